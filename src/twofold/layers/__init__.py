@@ -1,0 +1,1 @@
+"""Layers that share nothing across space or time, and what every layer is: routes, the bridge to autograd, the witnesses."""

@@ -1,0 +1,192 @@
+"""The bridge: a plain pair (forward, backward) becomes an operation that autograd can use.
+
+    forward(*arguments)   ->  (y, saved)      y: a tensor or a tuple of tensors; saved: what backward needs
+    backward(dy, saved)   ->  gradients       one per leading argument, None where there is none
+
+Autograd orders the backward pass, our code computes it. So optimisers, hooks, DDP and AMP work as with any torch operation.
+
+Second order: when a graph of the gradient is asked for (`create_graph=True`), backward runs in torch operations that autograd
+records. What forward computed on the way (gates, normalised values) depends on the inputs, so it is computed anew from them
+with autograd watching; otherwise the second derivative would miss those terms in silence.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from twofold.layers.routes import traced, wanted_route
+
+Forward = Callable[..., tuple[Any, Any]]
+Backward = Callable[[Any, Any], Any]
+
+
+class Pair(NamedTuple):
+    """A forward pass and the backward pass that belongs to it."""
+
+    forward: Forward
+    backward: Backward
+
+
+class Native(NamedTuple):
+    """A compiled pair, and the question whether it can serve: `unfit(*arguments)` is the reason why not, or ''.
+
+    Its `saved` has the type of the plain form's, or holds floating-point intermediates (then second derivatives start anew).
+    """
+
+    forward: Forward
+    backward: Backward
+    unfit: Callable[..., str]
+
+
+class _Bridge(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pair: Pair | Native, plain: Pair, *arguments: Any) -> Any:
+        y, saved = pair.forward(*arguments)
+        leaves, ctx.structure = pytree.tree_flatten(saved)
+        known = {id(t) for t in (*arguments, *(y if isinstance(y, tuple) else (y,)))}
+        ctx.anew = any(isinstance(t, Tensor) and t.is_floating_point() and id(t) not in known for t in leaves)
+        ctx.pair, ctx.plain = pair, plain
+        ctx.leaves, tensors = _set_aside(leaves)
+        ctx.arguments, inputs = _set_aside(arguments if ctx.anew else ())
+        ctx.save_for_backward(*tensors, *inputs)
+        ctx.inputs_from = len(tensors)
+        ctx.arity = len(arguments)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *dy: Any) -> Any:
+        grad = dy[0] if len(dy) == 1 else dy
+        tensors = ctx.saved_tensors
+        if torch.is_grad_enabled() and ctx.anew:
+            arguments = _put_back(ctx.arguments, tensors[ctx.inputs_from :])
+            _, saved = ctx.plain.forward(*arguments)
+        else:
+            saved = pytree.tree_unflatten(_put_back(ctx.leaves, tensors[: ctx.inputs_from]), ctx.structure)
+        compute = ctx.plain.backward if torch.is_grad_enabled() else ctx.pair.backward
+        gradients = compute(grad, saved)
+        if not isinstance(gradients, tuple):
+            gradients = (gradients,)
+        gradients += (None,) * (ctx.arity - len(gradients))
+        return (None, None, *(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad[2:], strict=True)))
+
+
+class _Slot(NamedTuple):
+    """Where the tensor of this number stood."""
+
+    number: int
+
+
+def _set_aside(leaves: Any) -> tuple[list[Any], list[Tensor]]:
+    """Split leaves into a list with slots and the tensors, which autograd must keep (it guards them against changes)."""
+    tensors: list[Tensor] = []
+    rest: list[Any] = []
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            rest.append(_Slot(len(tensors)))
+            tensors.append(leaf)
+        else:
+            rest.append(leaf)
+    return rest, tensors
+
+
+def _put_back(rest: list[Any], tensors: Any) -> list[Any]:
+    return [tensors[leaf.number] if isinstance(leaf, _Slot) else leaf for leaf in rest]
+
+
+class Operation:
+    """A differentiable operation with routes. Call it with forward's arguments: it returns y."""
+
+    def __init__(self, forward: Forward, backward: Backward, vendor: Callable[..., Any] | None, native: Native | None) -> None:
+        self.plain = Pair(forward, backward)
+        self.vendor = vendor
+        self.native = native
+        self.__name__ = forward.__module__.rsplit(".", 1)[-1]
+        self.__doc__ = forward.__doc__
+
+    def routes(self, *arguments: Any) -> list[str]:
+        """The routes that can serve these arguments, the definition first."""
+        names = ["plain"]
+        if self.vendor is not None:
+            names.append("vendor")
+        if self.native is not None and not self.native.unfit(*arguments):
+            names.append("native")
+        return names
+
+    def choose(self, *arguments: Any) -> str:
+        """The route for these arguments: the wanted one, or by the rule native, vendor, plain.
+
+        Raises ValueError where the wanted route exists but cannot serve, with the reason.
+        """
+        wanted = wanted_route()
+        if wanted == "plain" or (wanted == "vendor" and self.vendor is not None):
+            return wanted
+        if wanted == "native" and self.native is not None:
+            reason = self.native.unfit(*arguments)
+            if reason:
+                raise ValueError(f'route "native": {reason}. Use route("auto"), which takes what fits.')
+            return "native"
+        if self.native is not None and not traced() and not self.native.unfit(*arguments):
+            return "native"
+        return "vendor" if self.vendor is not None else "plain"
+
+    def by(self, route_name: str, *arguments: Any) -> Any:
+        """Apply by the named route."""
+        if route_name == "vendor":
+            assert self.vendor is not None
+            return self.vendor(*arguments)
+        pair = self.plain if route_name == "plain" else self.native
+        assert pair is not None
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                with torch.autocast(kind, enabled=False):
+                    return self._compute(pair, _same_precision(arguments))
+        return self._compute(pair, arguments)
+
+    def _compute(self, pair: Pair | Native, arguments: tuple[Any, ...]) -> Any:
+        if traced():
+            return self.plain.forward(*arguments)[0]  # a tracer differentiates what it sees
+        if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
+            return _Bridge.apply(pair, self.plain, *arguments)
+        return pair.forward(*arguments)[0]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.by(self.choose(*arguments), *arguments)
+
+    def explain(self, *arguments: Any) -> tuple[Any, Any]:
+        """The plain form's (y, saved) without gradients: what `see` draws."""
+        with torch.no_grad():
+            return self.plain.forward(*arguments)
+
+    def __repr__(self) -> str:
+        return f"<operation {self.plain.forward.__module__}.{self.plain.forward.__name__}>"
+
+
+def differentiable(
+    forward: Forward, backward: Backward, *, vendor: Callable[..., Any] | None = None, native: Native | None = None
+) -> Operation:
+    """Make an operation of a plain pair. `vendor` takes forward's arguments and returns y, differentiable by torch itself.
+
+    The leading arguments of forward are those that backward returns gradients for, in the same order.
+
+    >>> import torch
+    >>> def forward(x): return x * x, x
+    >>> def backward(dy, saved): return 2 * saved * dy
+    >>> square = differentiable(forward, backward)
+    >>> x = torch.tensor(3.0, requires_grad=True)
+    >>> square(x).backward(); x.grad
+    tensor(6.)
+    """
+    return Operation(forward, backward, vendor, native)
+
+
+def _same_precision(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Under autocast a layer meets tensors of two precisions: the plain and native forms compute in the wider one."""
+    dtypes = [a.dtype for a in arguments if isinstance(a, Tensor) and a.is_floating_point()]
+    if len(set(dtypes)) < 2:
+        return arguments
+    widest = reduce(torch.promote_types, dtypes)
+    return tuple(a.to(widest) if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments)

@@ -1,0 +1,1 @@
+"""What good means: target, loss, decoding and metrics, one file per kind of problem."""

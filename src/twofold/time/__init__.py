@@ -1,0 +1,1 @@
+"""Layers that share their weights across time."""

@@ -1,0 +1,1 @@
+"""Learning: the loop, its policies, and the run folder."""
