@@ -8,13 +8,14 @@ __version__ = "0.1.0"
 # Where each public name lives. Resolved on first use, so that `import twofold` and `twofold --help` stay light.
 _HOMES = {
     "Run": "twofold.run",
-    "fit": "twofold.run",
+    "fit": "twofold.fitting",
     "load": "twofold.run",
     "nn": "twofold.nn",
+    "resume": "twofold.fitting",
     "route": "twofold.layers.routes",
 }
 
-__all__ = ["Run", "__version__", "fit", "load", "nn", "route"]
+__all__ = ["Run", "__version__", "fit", "load", "nn", "resume", "route"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,127 @@
+"""twofold models, data, summary, doctor: what there is, before anything is trained."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from twofold.cli.output import print_json, print_table
+
+Flag = Annotated[bool, Parameter(negative=())]
+Changes = Annotated[list[str], Parameter(consume_multiple=True, negative=())]
+
+
+def models(*, json: Flag = False) -> None:
+    """List the architectures."""
+    from twofold.models.catalogue import MODELS, build
+
+    rows = [(name, entry.task, sum(p.numel() for p in build(name).parameters()), entry.line) for name, entry in MODELS.items()]
+    if json:
+        print_json([dict(zip(("name", "task", "weights", "line"), row, strict=True)) for row in rows])
+        return
+    print_table(("name", "task", "weights", "what it is"), rows)
+
+
+def data(action: str = "", path: str = "", *, image_size: int | None = None, limit: int | None = None, json: Flag = False) -> None:
+    """List the sources that come with Twofold, or check what lies at a path.
+
+    Parameters
+    ----------
+    action
+        Nothing, or the word check.
+    path
+        With check: a name, a folder or a file.
+    image_size
+        With check: resize pictures to this side.
+    limit
+        With check: characters of text to use.
+    json
+        Print JSON.
+    """
+    from twofold.data.options import DataOptions
+    from twofold.data.sources import check, source_lines
+
+    if not action:
+        if json:
+            print_json([line._asdict() for line in source_lines()])
+            return
+        print_table(("source", "task", "what it is", "licence"), source_lines())
+        print("\nYour own: a folder of class folders with pictures, or a text file. twofold data check PATH says what lies there.")
+        return
+    if action != "check" or not path:
+        raise ValueError(f"data: expected nothing or `check PATH`, got {action!r}. For example: twofold data check photos/")
+    found = check(path, DataOptions(limit=limit, image_size=image_size))
+    if json:
+        print_json(found.as_dict())
+        return
+    print("\n".join(found.lines()))
+
+
+def summary(model: str, *, input: str = "", config: Changes | None = None, json: Flag = False) -> None:
+    """Show the layers, shapes and weights of a model.
+
+    Parameters
+    ----------
+    model
+        The name of an architecture, or a run folder.
+    input
+        The input: CxHxW for pictures (3x64x64), the number of steps for text. Default: what the model is made for.
+    config
+        Changes to the architecture: units=256 layers=2.
+    json
+        Print JSON.
+    """
+    import torch
+
+    from twofold.cli.training import read_changes
+    from twofold.models.catalogue import MODELS, configure, find
+    from twofold.run import load
+    from twofold.see.summary import summarise
+
+    if model not in MODELS and Path(model).is_dir():
+        run = load(model)
+        task, built, values = run.task.name, run.model, run.reading.model_config()
+    else:
+        entry = find(model)
+        task = entry.task
+        shape = _shape(input) if task == "classify" and input else {}
+        settled = configure(model, **read_changes(config or []), **shape)
+        built, values = entry.build(settled), settled.as_dict()
+    if task == "classify":
+        shape = _shape(input) if input else {name: values[name] for name in ("in_channels", "height", "width")}
+        zeros = torch.zeros(1, shape["in_channels"], shape["height"], shape["width"])
+    else:
+        zeros = torch.zeros(_steps(input), 1, dtype=torch.long)
+    lines = summarise(built, zeros)
+    total = sum(line.weights for line in lines)
+    if json:
+        print_json({"model": model, "input": list(zeros.shape), "layers": [line._asdict() for line in lines], "weights": total})
+        return
+    rows = [(line.name, line.kind, "x".join(map(str, line.shape)), line.weights, line.route) for line in lines]
+    print_table(("layer", "kind", "output", "weights", "route"), rows, f"{model}, input {'x'.join(map(str, zeros.shape))}")
+    print(f"weights: {total:,}")
+
+
+def doctor(*, json: Flag = False) -> None:
+    """Say what this installation can do, and what it lacks."""
+    from twofold.cli.doctor import examine
+
+    found = examine()
+    if json:
+        print_json(found)
+        return
+    print_table(("what", "finding"), list(found.items()))
+
+
+def _shape(text: str) -> dict[str, int]:
+    sizes = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
+    if sizes is None or "0" in sizes.groups():
+        raise ValueError(f"summary: expected --input as CxHxW, for example 3x64x64, got {text!r}.")
+    return dict(zip(("in_channels", "height", "width"), map(int, sizes.groups()), strict=True))
+
+
+def _steps(text: str) -> int:
+    if text and (not text.isdecimal() or int(text) < 1):
+        raise ValueError(f"summary: expected --input as a number of steps for a language model, for example 64, got {text!r}.")
+    return int(text or 64)

@@ -1,0 +1,80 @@
+"""The door: the commands by name, and what a user sees of a mistake. Nothing heavy is imported before a command is chosen.
+
+A mistake of the user prints one clear paragraph and exits 2; `--debug` shows where it came from.
+"""
+
+import sys
+
+from cyclopts import App, CycloptsError
+
+from twofold import __version__
+
+COMMANDS = {
+    "train": ("twofold.cli.training:train", "Train a model on a named source, a folder of pictures, or a text."),
+    "evaluate": ("twofold.cli.using:evaluate", "Score a trained model on its test split, or on another source."),
+    "predict": ("twofold.cli.using:predict", "Name the class of pictures."),
+    "sample": ("twofold.cli.using:sample", "Let a language model write."),
+    "models": ("twofold.cli.looking:models", "List the architectures."),
+    "data": ("twofold.cli.looking:data", "List the sources; `data check PATH` says what lies there."),
+    "summary": ("twofold.cli.looking:summary", "Show the layers, shapes and weights of a model."),
+    "doctor": ("twofold.cli.looking:doctor", "Say what this installation can do, and what it lacks."),
+}
+
+
+def build_app() -> App:
+    """The command line, its commands loaded when they are called."""
+    app = App(
+        name="twofold",
+        help="Convolutional and recurrent networks that you can read, run fast, train, see and ship.",
+        version=__version__,
+        help_format="plaintext",
+        help_epilogue="Any command takes --json for machine-readable output on stdout, and --debug to see where an error came from.",
+    )
+    for name, (place, line) in COMMANDS.items():
+        app.command(place, name=name, help=line)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0 done, 1 our own fault, 2 the user's mistake, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        build_app()(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _say(_spoken(error), 2, debug)
+    except ValueError as error:
+        return _say(str(error), 2, debug)
+    except KeyboardInterrupt as error:
+        return _say(str(error) or "interrupted", 130, debug)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone
+        return 0
+    except Exception as error:
+        return _say(f"this should not have happened: {type(error).__name__}: {error} (run again with --debug and tell us)", 1, debug)
+    return 0
+
+
+def _say(message: str, code: int, debug: bool) -> int:
+    if debug:
+        raise  # the exception that main is handling
+    print(f"twofold: {message}", file=sys.stderr)
+    return code
+
+
+def _spoken(error: CycloptsError) -> str:
+    """A mistake on the command line, in one sentence."""
+    cause = error.__cause__
+    if cause is not None:  # of pydantic: the settings say it better
+        from pydantic import ValidationError
+
+        from twofold.train.settings import spoken
+
+        if isinstance(cause, ValidationError):
+            return spoken(cause)
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""A corpus: passages of text, as streams of codes under one vocabulary.
+
+files -> text        joined by two empty lines
+vocabulary           of the training passage alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from twofold.data.folder import printable, printed
+from twofold.data.plain_text import TextError, read_text
+from twofold.data.values import Skipped, Text, TextSource
+from twofold.data.vocabulary import Vocabulary
+
+SEPARATOR = "\n\n\n"
+
+
+class Passage(NamedTuple):
+    """Text, and the files that it is from."""
+
+    text: str
+    names: tuple[str, ...]
+
+
+class Passages(NamedTuple):
+    """The three parts of a corpus."""
+
+    train: Passage
+    validation: Passage
+    test: Passage
+
+
+def gather(root: Path, names: Sequence[str], skipped: list[Skipped], limit: int | None, whole: bool = False) -> list[Passage]:
+    """Files in the order given, one passage each, until together they reach `limit` characters: cut there, or stopped before it.
+
+    whole: no file is cut; the first comes however long it is. Files that are not text are added to `skipped`.
+    """
+    passages: list[Passage] = []
+    length = 0
+    for name in names:
+        if limit is not None and length >= limit:
+            break
+        try:
+            text = read_text(root / name, None if whole else limit)
+        except TextError as error:
+            skipped.append(Skipped(name, error.reason))
+            continue
+        length += len(SEPARATOR) if passages else 0
+        if limit is not None and length + len(text) > limit:
+            if not whole:
+                passages.append(Passage(text[: max(0, limit - length)], (printable(name),)))
+            elif not passages:
+                passages.append(Passage(text, (printable(name),)))
+            break
+        passages.append(Passage(text, (printable(name),)))
+        length += len(text)
+    return passages
+
+
+def join(passages: Iterable[Passage]) -> Passage:
+    """One passage of several; those without text leave no trace."""
+    full = [passage for passage in passages if passage.text]
+    return Passage(SEPARATOR.join(p.text for p in full), tuple(name for p in full for name in p.names))
+
+
+def assemble(name: str, unit: str, parts: Passages, skipped: Sequence[Skipped] = (), notes: Sequence[str] = ()) -> TextSource:
+    """The source of three passages. Raises ValueError where one of them is empty."""
+    for part, passage in zip(("training", "validation", "test"), parts, strict=True):
+        if not passage.text:
+            reason = f" {len(skipped)} files were skipped: {printable(skipped[0].path)}: {skipped[0].reason}" if skipped else ""
+            raise ValueError(f"{name}: no text is left for {part}. Give more text.{reason}")
+    vocabulary = Vocabulary.of(parts.train.text, unit)
+    train, validation, test = (Text(vocabulary.encode(p.text), len(p.text), p.names) for p in parts)
+    return TextSource(name, vocabulary, train, validation, test, printed(skipped), tuple(notes))

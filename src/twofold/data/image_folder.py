@@ -1,0 +1,181 @@
+"""An image folder: pictures of the user's own, one folder per class.
+
+    files -> headers (size, mode) -> one mode and one size for all -> decoded, resized, uint8 -> splits
+
+mode     "L" where every picture is grey, else "RGB"
+size     image_size, else the size that all pictures have if it is at most SMALL, else SMALL x SMALL
+splits   those that the folder has; what is missing is split off the training pictures, 15 % of each class each
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from twofold.data.folder import printable, printed
+from twofold.data.layout import Found, Layout, find_layout
+from twofold.data.options import DataOptions
+from twofold.data.pictures import Header, PictureError, read_header, read_quietly, silence
+from twofold.data.preparation import CHANNELS, Preparation, fit
+from twofold.data.split import take
+from twofold.data.values import Images, ImageSource, Skipped
+
+SMALL = 64  # pixels
+SHARE = 0.15  # of a class, for validation and again for test
+MEMORY = 4 << 30  # bytes that all pictures may take
+
+
+class Form(NamedTuple):
+    """What all pictures are made into."""
+
+    mode: str
+    height: int
+    width: int
+
+
+def image_folder(path: str | Path, options: DataOptions | None = None) -> ImageSource:
+    """A folder of class folders as a source; all pictures in memory, prepared.
+
+    Pictures that cannot be read are skipped with the reason. Raises ValueError: no layout, fewer than 2 classes, a class with
+    too few pictures to split or none that can be read, classes that training lacks, more than MEMORY bytes.
+    """
+    options = options or DataOptions()
+    options.only("pictures", "image_size")
+    root = Path(path)
+    layout = find_layout(root)
+    skipped, notes = list(layout.skipped), list(layout.notes)
+    given = {"train": layout.train, "validation": layout.validation, "test": layout.test}
+    files = [found for part in given.values() for found in part or ()]
+
+    headers = _headers(root, files, skipped)
+    form = _form(list(headers.values()), options.image_size, notes) if headers else Form("L", 1, 1)
+    _refuse_large(path, len(headers), form)
+    arrays = _decode(root, list(headers), form, skipped)
+    readable = {split: [f for f in part if f.name in arrays] if part is not None else None for split, part in given.items()}
+    train, validation, test = _split(path, layout, readable, skipped, notes)
+
+    images = [_images(part, arrays) for part in (train, validation, test)]
+    return ImageSource(
+        name=printable(root.resolve().name),
+        classes=layout.classes,
+        preparation=Preparation.of(images[0].x_BCHW),
+        train=images[0],
+        validation=images[1],
+        test=images[2] if test else None,
+        skipped=printed(skipped),
+        notes=tuple(notes),
+        sizes=tuple((header.height, header.width) for header in headers.values()),
+        modes=tuple(header.mode for header in headers.values()),
+    )
+
+
+def _headers(root: Path, files: Iterable[Found], skipped: list[Skipped]) -> dict[str, Header]:
+    """The headers of the files that have one, by name."""
+    headers = {}
+    for found in files:
+        try:
+            headers[found.name] = read_header(root / found.name)
+        except PictureError as error:
+            skipped.append(Skipped(found.name, error.reason))
+    return headers
+
+
+def _form(headers: Sequence[Header], image_size: int | None, notes: list[str]) -> Form:
+    """One mode and one size for all pictures; what that changes is said."""
+    grey = sum(header.mode == "L" for header in headers)
+    if 0 < grey < len(headers):
+        notes.append(f"{grey} of {len(headers)} pictures are grey, the others in colour: all are read as RGB")
+    mode = "L" if grey == len(headers) else "RGB"
+    sizes = {(header.height, header.width) for header in headers}
+    height, width = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
+    if image_size is not None:
+        form = Form(mode, image_size, image_size)
+    elif 0 < max(height, width) <= SMALL:
+        return Form(mode, height, width)
+    else:
+        form = Form(mode, SMALL, SMALL)
+    if sizes != {(form.height, form.width)}:
+        square = all(h == w for h, w in sizes)
+        stretched = "" if square else "; sides are stretched to fit"
+        notes.append(f"pictures are resized to {form.height} x {form.width} (--image-size){stretched}")
+    return form
+
+
+def _refuse_large(path: str | Path, count: int, form: Form) -> None:
+    each = CHANNELS[form.mode] * form.height * form.width
+    if count * each > MEMORY:
+        side = int((MEMORY / count / CHANNELS[form.mode]) ** 0.5)
+        raise ValueError(
+            f"{path}: {count:,} pictures of {form.height} x {form.width} {form.mode} take {count * each / 2**30:.1f} GiB, "
+            f"the limit is {MEMORY / 2**30:g} GiB. Make them smaller: --image-size {side} or less"
+        )
+
+
+def _decode(root: Path, names: Sequence[str], form: Form, skipped: list[Skipped]) -> dict[str, np.ndarray]:
+    """uint8 CHW by name. Threads help: Pillow decodes and resizes outside Python's lock."""
+    arrays = {}
+    with silence(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for name, outcome in zip(names, pool.map(_prepare, repeat(root), names, repeat(form)), strict=True):
+            if isinstance(outcome, PictureError):
+                skipped.append(Skipped(name, outcome.reason))
+            else:
+                arrays[name] = outcome
+    return arrays
+
+
+def _prepare(root: Path, name: str, form: Form) -> np.ndarray | PictureError:
+    try:
+        image = read_quietly(root / name, shrink_to=max(form.height, form.width))
+    except PictureError as error:
+        return error
+    return fit(image, form.mode, form.height, form.width)
+
+
+def _split(
+    path: str | Path,
+    layout: Layout,
+    readable: dict[str, list[Found] | None],
+    skipped: Sequence[Skipped],
+    notes: list[str],
+) -> tuple[list[Found], list[Found], list[Found]]:
+    """Train, validation and test: those of the folder where it has them, else split off class by class."""
+    parts: dict[str, list[Found]] = {"train": [], "validation": readable["validation"] or [], "test": readable["test"] or []}
+    missing = [split for split in ("validation", "test") if readable[split] is None]
+    for split in ("validation", "test"):
+        if readable[split] == []:
+            raise ValueError(f"{path}: no picture of the {split} folder can be read. {_first(skipped)}")
+    for label, name in enumerate(layout.classes):
+        mine = [found for found in readable["train"] or [] if found.label == label]
+        if not mine:
+            raise ValueError(f"{path}: no training picture of class {name} can be read. {_first(skipped)}")
+        if missing and len(mine) < 2:
+            raise ValueError(
+                f"{path}: class {name} has 1 training picture; expected at least 2, one to learn from and one to check with. "
+                "Add pictures, or remove the class folder"
+            )
+        shares = take([found.name for found in mine], *[SHARE] * len(missing))
+        for split, names in zip(("train", *missing), shares, strict=True):
+            parts[split] += [Found(name, label) for name in names]
+            if not names:
+                notes.append(f"class {name} has {len(mine)} pictures, too few for a {split} picture")
+    return parts["train"], parts["validation"], parts["test"]
+
+
+def _first(skipped: Sequence[Skipped]) -> str:
+    return f"{printable(skipped[0].path)}: {skipped[0].reason}" if skipped else "The folder holds none"
+
+
+def _images(part: Sequence[Found], arrays: dict[str, np.ndarray]) -> Images:
+    """One split, taken out of `arrays`, so that pictures are not held twice."""
+    x_BCHW = np.empty((len(part), *next(iter(arrays.values())).shape) if arrays else (0, 1, 1, 1), dtype=np.uint8)
+    for row, found in enumerate(part):
+        x_BCHW[row] = arrays.pop(found.name)
+    y_B = torch.tensor([found.label for found in part], dtype=torch.int64)
+    return Images(torch.from_numpy(x_BCHW), y_B, tuple(printable(found.name) for found in part))

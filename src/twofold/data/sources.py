@@ -1,0 +1,127 @@
+"""Sources: the door to the data. A name in SOURCES, or a path; the task is found from what lies there.
+
+class folders with pictures -> classify        text -> language
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from twofold.data import digits as handwriting
+from twofold.data import python_source as library
+from twofold.data.findings import Findings, inspect
+from twofold.data.folder import nearest, walk
+from twofold.data.image_folder import image_folder
+from twofold.data.layout import pictures_among
+from twofold.data.options import DataOptions
+from twofold.data.pictures import is_picture
+from twofold.data.preparation import Preparation
+from twofold.data.text_file import text_file, text_folder
+from twofold.data.values import Images, ImageSource, Skipped, Source, Text, TextSource
+from twofold.data.vocabulary import Vocabulary
+
+__all__ = [
+    "SOURCES",
+    "DataOptions",
+    "Findings",
+    "ImageSource",
+    "Images",
+    "Preparation",
+    "Skipped",
+    "Source",
+    "SourceLine",
+    "Text",
+    "TextSource",
+    "Vocabulary",
+    "check",
+    "describe",
+    "open_source",
+    "source_lines",
+]
+
+# Text in name only: read as prose, a model would learn commas and digits.
+NOT_PROSE = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet", ".npy", ".npz", ".pt", ".h5", ".xlsx"})
+
+
+class SourceLine(NamedTuple):
+    """A source that comes with Twofold, for people."""
+
+    name: str
+    task: str
+    sentence: str
+    licence: str
+
+
+def _digits(options: DataOptions) -> ImageSource:
+    options.only("digits")
+    return handwriting.digits()
+
+
+def _python_source(options: DataOptions) -> TextSource:
+    options.only("python-source", "limit", "unit")
+    return library.python_source(options.limit or library.LIMIT, options.unit)
+
+
+SOURCES: dict[str, Callable[[DataOptions], Source]] = {"digits": _digits, "python-source": _python_source}
+
+
+def source_lines() -> tuple[SourceLine, ...]:
+    """One line for each of SOURCES."""
+    return (
+        SourceLine("digits", "classify", handwriting.SENTENCE, handwriting.LICENCE),
+        SourceLine("python-source", "language", library.SENTENCE, library.LICENCE),
+    )
+
+
+def open_source(source: str | Path, options: DataOptions | None = None) -> Source:
+    """The source that a name or a path stands for; a name comes first (write ./digits for a folder called digits).
+
+    Raises ValueError: nothing there (with the nearest name), nothing to learn from, an option that does not apply.
+    """
+    return _opened(source, options or DataOptions())[0]
+
+
+def check(source: str | Path, options: DataOptions | None = None) -> Findings:
+    """What a source holds and what is odd about it. Raises what open_source raises."""
+    return inspect(*_opened(source, options or DataOptions()))
+
+
+def describe(source: Source) -> list[str]:
+    """Sentences for people about an opened source."""
+    return inspect(source, "pictures" if isinstance(source, ImageSource) else "text").lines()
+
+
+def _opened(source: str | Path, options: DataOptions) -> tuple[Source, str]:
+    """The source, and what kind of thing the user pointed at."""
+    if isinstance(source, str) and source in SOURCES:
+        return SOURCES[source](options), "built in"
+    path = Path(source).expanduser()
+    if not path.exists():
+        near = next(iter(get_close_matches(str(source), SOURCES, 1)), None) or nearest(path)
+        asked = f': did you mean "{near}"?' if near else "."
+        raise ValueError(f'no source "{source}"{asked} {_expected()}')
+    if path.is_dir():
+        if _holds_pictures(path):
+            return image_folder(path, options), "folder of class folders"
+        return text_folder(path, options), "folder of text files"
+    if path.suffix.lower() in NOT_PROSE:
+        raise ValueError(f"{path} is a {path.suffix.lower()} file, not plain text. {_expected()}")
+    if path.is_file() and os.access(path, os.R_OK) and is_picture(path):
+        raise ValueError(f"{path} is one picture. {_expected()}")
+    return text_file(path, options), "text file"
+
+
+def _expected() -> str:
+    return f"Expected a folder of class folders, a text file, or one of: {', '.join(SOURCES)}"
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """True where pictures lie in folders, or are at least as many as the texts, or where there are no texts."""
+    names, _ = walk(folder)
+    texts = [name for name in names if name.lower().endswith(".txt")]
+    pictures = pictures_among(folder, [name for name in names if not name.lower().endswith(".txt")], [])
+    return not texts or len(pictures) >= len(texts) or any("/" in name for name in pictures)

@@ -1,0 +1,28 @@
+// The kernels for processors with AVX2. Standard headers come before the target is raised: see lanes.h.
+#include "table.h"
+#if TWOFOLD_X86
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+
+#define TWOFOLD_SET avx2
+#define TWOFOLD_LANES 8
+#include "lanes.h"
+#include "max_pool.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+const twofold::Kernels& twofold::avx2_kernels() {
+  static const Kernels table{"avx2", avx2::max_pool, avx2::max_pool_backward};
+  return table;
+}
+#endif

@@ -1,0 +1,28 @@
+// The kernels for processors with AVX512. Standard headers come before the target is raised: see lanes.h.
+#include "table.h"
+#if TWOFOLD_X86
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#endif
+
+#define TWOFOLD_SET avx512
+#define TWOFOLD_LANES 16
+#include "lanes.h"
+#include "max_pool.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+const twofold::Kernels& twofold::avx512_kernels() {
+  static const Kernels table{"avx512", avx512::max_pool, avx512::max_pool_backward};
+  return table;
+}
+#endif

@@ -1,0 +1,55 @@
+"""The architectures by name: a plain dict, and `build`.
+
+>>> sorted(MODELS)
+['char-lstm', 'lenet5', 'vgg-mini', 'vgg-small', 'word-lstm']
+>>> model = build("lenet5", classes=4)
+>>> model.config.classes
+4
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from twofold.models import language, lenet, vgg
+from twofold.models.config import Config
+
+
+class Model(NamedTuple):
+    """One named preset of an architecture."""
+
+    task: str  # "classify" or "language"
+    preset: Config
+    build: Callable[[Any], nn.Module]
+    line: str  # one sentence for the list
+
+
+MODELS: dict[str, Model] = {
+    "lenet5": Model("classify", lenet.PRESETS["lenet5"], lenet.build, "LeNet-5 (1998) in its modern form, for pictures from 12x12"),
+    "vgg-mini": Model("classify", vgg.PRESETS["vgg-mini"], vgg.build, "four 3x3 convolutions with batch norm, for 8x8 to 32x32"),
+    "vgg-small": Model("classify", vgg.PRESETS["vgg-small"], vgg.build, "seven 3x3 convolutions with batch norm, for 32x32 to 96x96"),
+    "char-lstm": Model("language", language.PRESETS["char-lstm"], language.build, "one LSTM layer over characters, tied output"),
+    "word-lstm": Model("language", language.PRESETS["word-lstm"], language.build, "two LSTM layers over words, tied output"),
+}
+
+
+def find(name: str) -> Model:
+    """The preset of that name. Raises ValueError with the nearest names."""
+    if name in MODELS:
+        return MODELS[name]
+    near = get_close_matches(name.lower(), MODELS, 1, cutoff=0.4)
+    hint = f'did you mean "{near[0]}"? ' if near else ""
+    raise ValueError(f"no model {name!r}: {hint}There are {', '.join(MODELS)} (twofold models).")
+
+
+def configure(name: str, **changes: Any) -> Config:
+    """The preset's configuration with some values changed. Raises ValueError for names and values that it cannot have."""
+    preset = find(name).preset
+    return type(preset).of(name, {**preset.as_dict(), **changes})
+
+
+def build(name: str, **changes: Any) -> nn.Module:
+    """A new network: the preset `name` with the changed values; torch's random generator decides the initial weights."""
+    return find(name).build(configure(name, **changes))

@@ -1,0 +1,140 @@
+"""The story of a run: which pictures, tables and samples its report holds, for each kind of task."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from twofold.data.sources import ImageSource, Source, TextSource
+from twofold.see.confusion import confusion
+from twofold.see.curves import curves
+from twofold.see.filters import filters
+from twofold.see.gates import gates
+from twofold.see.predictions import mistakes, predictions
+from twofold.see.report import Picture, Report, Sample, Table, report
+from twofold.tasks.sampling import Sampling, continue_text
+from twofold.tasks.task import Evaluation, Task
+
+TEMPERATURES = (0.5, 0.8, 1.1)
+SAMPLE_LENGTH = 600  # tokens
+GATES_TEXT = "def forward(self, x):\n    return self.layer(x)\n"
+PREDICTIONS_SHOWN = 32
+
+
+def tell(
+    folder: Path, model: nn.Module, task: Task, source: Source, judged: Evaluation, history: Sequence[Mapping[str, Any]],
+    final: Mapping[str, Any], settings: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """Write the report of a finished run and return the path of its page. `judged` is the evaluation of the test split."""
+    pictures = [_curves(history)] if history else []
+    tables: list[Table] = []
+    samples: list[Sample] = []
+    if isinstance(source, TextSource):
+        samples = _samples(model, source)
+        pictures += _gates(model, source)
+    else:
+        pictures += _classified(source, judged) + _filters(model)
+        tables.append(_per_class(judged))
+    notes = [*source.notes, *(f"left out: {path}: {reason}" for path, reason in source.skipped[:20])]
+    summary = [*_headlines(task, final), ("training", f"{final['seconds']:.1f} s"), ("weights", f"{_weights(model):,}")]
+    title = f"{settings['model']} on {source.name}"
+    told = {**settings, "data": vars(settings["data"]) if hasattr(settings["data"], "__dict__") else settings["data"]}
+    routes = ", ".join(f"{count} {name}" for name, count in sorted(final["routes"].items()))
+    told["routes of the layers"] = routes
+    return report(folder, Report(title, summary, told, pictures, tables, samples, notes))
+
+
+def _headlines(task: Task, final: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    for split in ("test", "validation"):
+        if split in final:
+            what, value = task.explain(final[split])
+            lines.append((f"{split} {what}", value))
+    return [*lines, ("best epoch", str(final["best_epoch"]))]
+
+
+def _weights(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _curves(history: Sequence[Mapping[str, Any]]) -> Picture:
+    last = history[-1]
+    train, validation = last["train"]["loss"], last["validation"]["loss"]
+    caption = "How training went: the loss that was descended (with label smoothing, where that is on), and the loss and the score on the "
+    caption += "validation split, which chose the best epoch."
+    alt = f"Loss and score by epoch. After epoch {last['epoch']}: training loss {train:.3f}, validation loss {validation:.3f}."
+    return Picture("curves", curves(history), caption, alt)
+
+
+def _classified(source: ImageSource, judged: Evaluation) -> list[Picture]:
+    images = source.test if source.test is not None else source.validation
+    details, scores = judged.details, judged.scores
+    probabilities_BN, truth_B = details["probabilities"], details["truth"]
+    confidence_B, predicted_B = probabilities_BN.max(1)
+    right_B = probabilities_BN.gather(1, truth_B[:, None])[:, 0]
+    chosen = torch.randperm(len(truth_B), generator=torch.Generator().manual_seed(0))[:PREDICTIONS_SHOWN]
+    wrong = int((predicted_B != truth_B).sum())
+    x_BCHW = images.x_BCHW
+    return [
+        Picture(
+            "confusion",
+            confusion(details["confusion"], source.classes),
+            "Rows are the truth, columns what the model said; on the right the part of each class that was found (recall).",
+            f"Confusion matrix of {len(truth_B)} pictures; {100 * scores['accuracy']:.1f} % lie on the diagonal.",
+        ),
+        Picture(
+            "mistakes",
+            mistakes(x_BCHW, truth_B, predicted_B, confidence_B, right_B, source.classes),
+            "The mistakes in which the model was most confident, the worst first.",
+            f"The worst of {wrong} wrong predictions among {len(truth_B)}.",
+        ),
+        Picture(
+            "predictions",
+            predictions(x_BCHW[chosen], truth_B[chosen], predicted_B[chosen], confidence_B[chosen], source.classes),
+            "A random choice of pictures, with the class and the confidence of the model.",
+            f"{len(chosen)} pictures with predictions.",
+        ),
+    ]
+
+
+def _per_class(judged: Evaluation) -> Table:
+    rows = [
+        (row["class"], f"{100 * row['precision']:.1f} %", f"{100 * row['recall']:.1f} %", f"{100 * row['f1']:.1f} %", row["count"])
+        for row in judged.details["per_class"]
+    ]
+    return Table("Each class", ("class", "precision", "recall", "F1", "pictures"), rows)
+
+
+def _filters(model: nn.Module) -> list[Picture]:
+    """The filters of the first convolution, where there is one."""
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        return []
+    weight = first.weight.detach()
+    caption = "What the first layer looks for: it answers most where the picture is bright under positive weights and dark under negative."
+    alt = f"{weight.shape[0]} filters of {weight.shape[2]}x{weight.shape[3]} weights."
+    return [Picture("filters", filters(weight, "First-layer filters"), caption, alt)]
+
+
+def _samples(model: nn.Module, source: TextSource) -> list[Sample]:
+    return [
+        Sample(f"temperature {temperature}", continue_text(model, source.vocabulary, "", SAMPLE_LENGTH, Sampling(temperature)))
+        for temperature in TEMPERATURES
+    ]
+
+
+def _gates(model: nn.Module, source: TextSource) -> list[Picture]:
+    """The gates of the first LSTM layer while it reads the beginning of the validation text."""
+    if source.vocabulary.unit != "character":
+        return []
+    text = GATES_TEXT if not source.vocabulary.unknown(GATES_TEXT) else source.vocabulary.decode(source.validation.codes_T[:48])
+    codes_TB = source.vocabulary.encode(text).long()[:, None]
+    with torch.no_grad():
+        saved = model.lstm.gates(model.embedding(codes_TB))  # type: ignore[operator,union-attr]
+    shown = {name: saved[name][0, :, 0] for name in ("input", "forget", "output", "cell")}
+    caption = (
+        "The first LSTM layer while it reads: when each unit writes (input), keeps (forget) and shows (output) its cell, and the cell."
+    )
+    return [Picture("gates", gates(shown, text), caption, f"Input, forget and output gates and cells over {len(text)} characters.")]

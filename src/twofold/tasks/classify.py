@@ -1,0 +1,98 @@
+"""Classification: one class for each picture.
+
+    loss         -sum_n t[n] log softmax(logits)[n],     t = (1 - s) onehot + s/N   (s: label smoothing)
+    decoding     the class with the largest probability
+    accuracy     right / all;  top-5: the right class is among the five most probable
+    precision    of those called n, the part that is n;   recall: of those that are n, the part called n
+
+Smoothing: Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twofold.layers.losses import cross_entropy
+from twofold.tasks.task import Evaluation, Step
+
+
+class Pictures(NamedTuple):
+    """A batch: normalised pictures and their classes."""
+
+    x_BCHW: Tensor
+    y_B: Tensor
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The task of naming the class of a picture."""
+
+    classes: tuple[str, ...]
+    smoothing: float = 0.0
+
+    name = "classify"
+
+    def loss(self, model: nn.Module, batch: Pictures, carried: None = None) -> Step:
+        logits_BN = model(batch.x_BCHW)
+        loss = cross_entropy(logits_BN, batch.y_B, None, -100, "mean", self.smoothing)
+        return Step(loss, len(batch.y_B), None)
+
+    def evaluate(self, model: nn.Module, batches: Iterable[Pictures]) -> Evaluation:
+        """Scores: loss (cross-entropy in nats, unsmoothed), accuracy, top5; details: confusion matrix, per-class table, probabilities."""
+        probabilities, truth = predict(model, batches)
+        return assess(probabilities, truth, self.classes)
+
+    def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
+        """Accuracy first; among equals the smaller loss."""
+        return scores["accuracy"], -scores["loss"]
+
+    def explain(self, scores: dict[str, float]) -> tuple[str, str]:
+        return "accuracy", f"{100 * scores['accuracy']:.2f} %"
+
+
+def predict(model: nn.Module, batches: Iterable[Pictures]) -> tuple[Tensor, Tensor]:
+    """Class probabilities (B, N) and true classes (B) of all batches, in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        outcome = [(F.softmax(model(batch.x_BCHW), 1), batch.y_B) for batch in batches]
+    model.train(was_training)
+    if not outcome:
+        raise ValueError("classify: there is no picture to evaluate: this split is empty.")
+    probabilities, truth = zip(*outcome, strict=True)
+    return torch.cat(probabilities), torch.cat(truth)
+
+
+def assess(probabilities_BN: Tensor, truth_B: Tensor, classes: tuple[str, ...]) -> Evaluation:
+    """Every figure of a classifier from its probabilities and the truth."""
+    count = len(classes)
+    predicted_B = probabilities_BN.argmax(1)
+    best = probabilities_BN.topk(min(5, count), 1).indices
+    right_B = probabilities_BN.gather(1, truth_B[:, None])
+    confusion_NN = torch.bincount(truth_B * count + predicted_B, minlength=count * count).view(count, count)
+    scores = {
+        "loss": -right_B.clamp_min(1e-38).log().mean().item(),
+        "accuracy": (predicted_B == truth_B).double().mean().item(),
+        "top5": (best == truth_B[:, None]).any(1).double().mean().item(),
+    }
+    details = {
+        "confusion": confusion_NN.tolist(),
+        "per_class": per_class(confusion_NN, classes),
+        "probabilities": probabilities_BN,
+        "truth": truth_B,
+    }
+    return Evaluation(scores, details)
+
+
+def per_class(confusion_NN: Tensor, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One row for each class: precision, recall, their harmonic mean f1, and how many there are. 0 where the divisor is 0."""
+    hits = confusion_NN.diagonal().double()
+    called, present = confusion_NN.sum(0).double(), confusion_NN.sum(1).double()
+    precision, recall = hits / called.clamp_min(1), hits / present.clamp_min(1)
+    f1 = 2 * hits / (called + present).clamp_min(1)
+    columns = (precision.tolist(), recall.tolist(), f1.tolist(), present.long().tolist())
+    return [{"class": name, "precision": p, "recall": r, "f1": f, "count": n} for name, p, r, f, n in zip(classes, *columns, strict=True)]

@@ -1,0 +1,72 @@
+"""Language: the next token, given all that came before.
+
+    loss               L = -(1/T) sum_t log p(x[t+1] | x[..t])          nats per token
+    perplexity         exp(L)
+    bits per character (L / log 2) * tokens / characters
+
+The state is carried from one batch to the next (and cut from the graph there: truncated back-propagation through time), so a batch
+continues where the one before it ended.
+
+Mikolov et al., "Recurrent neural network based language model", Interspeech 2010; Williams and Peng, "An efficient gradient-based
+algorithm for on-line training of recurrent network trajectories", Neural Computation 2, 1990
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from twofold.layers.losses import cross_entropy
+from twofold.tasks.task import Evaluation, Step
+
+
+class Window(NamedTuple):
+    """A batch: T steps of B streams and, one step on, their targets. `fresh`: the streams begin here, so no state is carried in."""
+
+    x_TB: Tensor
+    y_TB: Tensor
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Language:
+    """The task of continuing a text. `tokens_per_character` is 1 for characters."""
+
+    tokens_per_character: float = 1.0
+
+    name = "language"
+
+    def loss(self, model: nn.Module, batch: Window, carried: Any = None) -> Step:
+        logits_TBV, state = model(batch.x_TB, None if batch.fresh else carried)
+        loss = cross_entropy(logits_TBV.flatten(0, 1), batch.y_TB.flatten(), None, -100, "mean", 0.0)
+        return Step(loss, batch.y_TB.numel(), tuple(part.detach() for part in state))
+
+    def evaluate(self, model: nn.Module, batches: Iterable[Window]) -> Evaluation:
+        """Scores: loss (nats per token), perplexity, bits_per_character; details: the number of tokens."""
+        was_training = model.training
+        model.eval()
+        total, tokens, carried = 0.0, 0, None
+        with torch.no_grad():
+            for batch in batches:
+                loss, items, carried = self.loss(model, batch, carried)
+                total, tokens = total + loss.item() * items, tokens + items
+        model.train(was_training)
+        if not tokens:
+            raise ValueError("language: there is no text to evaluate: this split has fewer than two tokens.")
+        mean = total / tokens
+        return Evaluation(self.scores(mean), {"tokens": tokens})
+
+    def scores(self, nats: float) -> dict[str, float]:
+        """The scores that follow from a mean loss in nats per token."""
+        bits = nats / math.log(2) * self.tokens_per_character
+        return {"loss": nats, "perplexity": math.exp(min(nats, 700.0)), "bits_per_character": bits}
+
+    def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
+        """The smaller loss."""
+        return (-scores["loss"],)
+
+    def explain(self, scores: dict[str, float]) -> tuple[str, str]:
+        return "bits per character", f"{scores['bits_per_character']:.3f}"

@@ -1,0 +1,53 @@
+"""Files are whole or not there, and a failure leaves the folder as it was."""
+
+import os
+import stat
+
+import pytest
+
+from twofold.data import files
+
+
+def test_all_files_have_their_content_and_nothing_else_lies_there(tmp_path):
+    files.write_all({tmp_path / "a" / "one": b"1", tmp_path / "two": b"2"})
+    assert (tmp_path / "a" / "one").read_bytes() == b"1"
+    assert {path.name for path in tmp_path.rglob("*")} == {"a", "one", "two"}
+
+
+def test_the_new_content_replaces_the_old(tmp_path):
+    for content in (b"old and long", b"new"):
+        files.write(tmp_path / "file", content)
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_files_get_the_mode_that_any_new_file_gets(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    files.write(tmp_path / "file", b"")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "file")]
+    assert modes[0] == modes[1]
+
+
+def test_a_failure_before_the_last_file_is_complete_changes_nothing(tmp_path, monkeypatch):
+    (tmp_path / "one").write_bytes(b"old")
+    calls = []
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_all({tmp_path / "one": b"new", tmp_path / "made" / "deep" / "two": b"2"})
+    assert {path.name for path in tmp_path.rglob("*")} == {"one"}
+    assert (tmp_path / "one").read_bytes() == b"old"
+
+
+def test_a_folder_in_the_way_is_named_before_anything_is_replaced(tmp_path):
+    (tmp_path / "one").write_bytes(b"old")
+    (tmp_path / "two").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"two: expected a file's path, got a folder"):
+        files.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2"})
+    assert (tmp_path / "one").read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}

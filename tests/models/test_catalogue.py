@@ -1,0 +1,100 @@
+"""The catalogue: every preset by name, exact weight counts, configurations, and what is refused."""
+
+import pytest
+import torch
+
+from twofold.models.catalogue import MODELS, build, configure, find
+
+# Counted by hand from the layers' sizes: sum of (inputs x outputs + biases).
+WEIGHTS = {
+    "lenet5": (25 + 1) * 6 + (150 + 1) * 16 + (400 + 1) * 120 + (120 + 1) * 84 + (84 + 1) * 10,
+    "vgg-mini": 9 * (32 + 32 * 32 + 32 * 64 + 64 * 64) + 2 * (32 + 32 + 64 + 64) + (64 * 4 + 1) * 10,
+    "vgg-small": 9 * (3 * 32 + 32 * 32 + 32 * 64 + 64 * 64 + 64 * 128 + 128 * 128 * 2)
+    + 2 * (32 + 32 + 64 + 64 + 128 * 3)
+    + (128 * 4 + 1) * 10,
+    "char-lstm": 128 * 96 + 4 * 192 * (96 + 192 + 2) + 192 * 96 + 128,
+    "word-lstm": 10_000 * 200 + 2 * 4 * 200 * (200 + 200 + 2) + 10_000,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_are_exactly_those_of_the_layers(name):
+    assert sum(p.numel() for p in build(name).parameters()) == WEIGHTS[name]
+
+
+def input_of(name):
+    config = configure(name)
+    if find(name).task == "language":
+        return torch.randint(1, 20, (5, 3))
+    return torch.randn(3, config.in_channels, config.height, config.width)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_weight_gets_a_gradient_and_one_step_lowers_the_loss(name):
+    torch.manual_seed(0)
+    model, x = build(name), input_of(name)
+    shape = (5, 3) if find(name).task == "language" else (3,)
+    target = torch.randint(0, 10, shape)
+
+    def loss():
+        logits = model(x)
+        logits = logits[0].flatten(0, 1) if isinstance(logits, tuple) else logits
+        return torch.nn.functional.cross_entropy(logits, target.flatten())
+
+    model.eval()  # no dropout: the same function before and after
+    before = loss()
+    before.backward()
+    still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert still == []
+    with torch.no_grad():
+        for p in model.parameters():
+            p -= 1e-3 * p.grad / p.grad.norm()
+    assert loss() < before
+
+
+def test_changes_reach_the_model():
+    model = build("char-lstm", vocabulary=30, units=16, embedding=8, layers=2, tied=False)
+    logits, (h, _) = model(torch.zeros(4, 2, dtype=torch.long))
+    assert (logits.shape, h.shape) == ((4, 2, 30), (2, 2, 16))
+
+
+def test_tied_weights_are_one():
+    model = build("char-lstm", vocabulary=30)
+    assert model.head.weight is model.embedding.weight
+
+
+def test_carried_state_continues_where_the_text_was_cut():
+    model = build("char-lstm", vocabulary=30, units=16, embedding=8).eval()
+    codes = torch.randint(0, 30, (10, 2))
+    whole, _ = model(codes)
+    first, state = model(codes[:4])
+    second, _ = model(codes[4:], state)
+    assert torch.allclose(torch.cat([first, second]), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(12, 12), (28, 28), (33, 20)])
+def test_lenet_takes_every_size_from_12(size):
+    model = build("lenet5", height=size[0], width=size[1], classes=3)
+    assert model(torch.zeros(2, 1, *size)).shape == (2, 3)
+
+
+BAD = {
+    "name": (lambda: build("lenet"), "no model 'lenet': did you mean \"lenet5\"?"),
+    "option": (lambda: build("lenet5", clases=3), "lenet5: no option 'clases'; it has in_channels, height, width, classes. Did you mean"),
+    "kind": (lambda: build("lenet5", classes="ten"), "lenet5: expected classes to be a whole number, got 'ten'."),
+    "one class": (lambda: build("lenet5", classes=1), "expected classes to be at least 2, got 1"),
+    "small": (lambda: build("lenet5", height=8, width=8), "expected pictures of at least 12x12, got 8x8"),
+    "stages": (lambda: build("vgg-mini", stages="M 32"), "expected stages like"),
+    "too many poolings": (lambda: build("vgg-mini", stages="8 M M M M"), "4 poolings leave nothing"),
+    "dropout": (lambda: build("vgg-mini", dropout=1.0), "expected dropout from 0 up to, not including, 1, got 1.0"),
+    "units": (lambda: build("char-lstm", units=0), "expected units to be at least 1, got 0"),
+    "truth": (lambda: build("char-lstm", tied=3), "expected tied to be true or false, got 3"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_configurations(name):
+    call, message = BAD[name]
+    with pytest.raises(ValueError) as error:
+        call()
+    assert message in str(error.value)

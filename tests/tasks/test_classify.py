@@ -1,0 +1,76 @@
+"""Classification: figures checked by hand and against scikit-learn."""
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
+
+from twofold import nn
+from twofold.layers.check import noise
+from twofold.tasks.classify import Classification, Pictures, assess, predict
+
+CLASSES = tuple("abcdefg")
+
+
+@pytest.fixture
+def judged():
+    probabilities = noise(200, 7, grad=False).mul(2).softmax(1)
+    truth = torch.randint(0, 6, (200,), generator=torch.Generator().manual_seed(1))  # class g never occurs
+    return probabilities, truth, assess(probabilities, truth, CLASSES)
+
+
+def test_scores_are_scikit_learns(judged):
+    probabilities, truth, evaluation = judged
+    called = probabilities.argmax(1)
+    assert evaluation.scores["accuracy"] == pytest.approx(accuracy_score(truth, called))
+    assert evaluation.scores["top5"] == pytest.approx(top_k_accuracy_score(truth, probabilities, k=5, labels=range(7)))
+    assert evaluation.scores["loss"] == pytest.approx(-probabilities[range(200), truth].log().mean().item())
+    assert evaluation.details["confusion"] == confusion_matrix(truth, called, labels=range(7)).tolist()
+
+
+def test_each_class_has_scikit_learns_precision_recall_and_f1(judged):
+    probabilities, truth, evaluation = judged
+    wanted = precision_recall_fscore_support(truth, probabilities.argmax(1), labels=range(7), zero_division=0)
+    rows = evaluation.details["per_class"]
+    for name, column in zip(("precision", "recall", "f1", "count"), wanted, strict=True):
+        assert [row[name] for row in rows] == pytest.approx(column.tolist())
+    assert rows[6]["class"] == "g" and rows[6]["count"] == 0 and rows[6]["recall"] == 0
+
+
+def test_the_matrix_has_the_truth_in_its_rows():
+    probabilities = torch.tensor([[0.1, 0.9]])
+    assert assess(probabilities, torch.tensor([0]), ("a", "b")).details["confusion"] == [[0, 1], [0, 0]]
+
+
+def test_the_loss_smooths_the_target():
+    model = nn.Identity()
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    step = Classification(("a", "b", "c"), smoothing=0.3).loss(model, Pictures(logits, torch.tensor([0])))
+    p = logits.softmax(1)[0].log()
+    assert step.loss.item() == pytest.approx(-(0.8 * p[0] + 0.1 * p[1] + 0.1 * p[2]).item(), rel=1e-6)
+    assert step.items == 1 and step.carried is None
+
+
+def test_prediction_happens_in_evaluation_mode_and_leaves_the_mode():
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9)).train()
+    x = noise(3, 4, grad=False).float()
+    probabilities, truth = predict(model, [Pictures(x[:2], torch.tensor([0, 1])), Pictures(x[2:], torch.tensor([2]))])
+    assert torch.allclose(probabilities, x.softmax(1)) and truth.tolist() == [0, 1, 2] and model.training
+
+
+def test_the_best_epoch_has_the_higher_accuracy_then_the_lower_loss():
+    task = Classification(("a", "b"))
+    scores = [{"accuracy": 0.9, "loss": 0.1}, {"accuracy": 0.95, "loss": 0.5}, {"accuracy": 0.95, "loss": 0.4}]
+    assert max(scores, key=task.rank) is scores[2]
+    assert task.explain(scores[2]) == ("accuracy", "95.00 %")
+
+
+def test_a_certain_mistake_has_a_finite_loss():
+    scores = assess(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), ("a", "b")).scores
+    assert math.isfinite(scores["loss"]) and scores["loss"] > 80
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(ValueError, match="there is no picture to evaluate"):
+        predict(nn.Identity(), [])

@@ -1,0 +1,54 @@
+"""Settings: flat names, recipes beneath what the user set, and sentences for mistakes."""
+
+import pytest
+
+from twofold.data.options import DataOptions
+from twofold.train.settings import Settings
+
+
+def test_flat_names_find_their_part():
+    settings = Settings.of("digits", epochs=3, learning_rate=0.1, limit=2000, model="lenet5", config={"classes": 3})
+    assert (settings.learning.epochs, settings.optimisation.learning_rate, settings.data.limit) == (3, 0.1, 2000)
+    assert (settings.model, settings.config) == ("lenet5", {"classes": 3})
+
+
+def test_a_recipe_never_replaces_what_the_user_set():
+    user = Settings.of("digits", epochs=30, learning_rate=3e-3, image_size=16)  # equal to the defaults, but set
+    resolved = user.with_recipe({"epochs": 5, "learning_rate": 1.0, "batch_size": 8, "image_size": 99, "model": "lenet5"})
+    assert (resolved.learning.epochs, resolved.optimisation.learning_rate, resolved.data.image_size) == (30, 3e-3, 16)
+    assert (resolved.learning.batch_size, resolved.model) == (8, "lenet5")
+
+
+def test_settings_survive_being_written():
+    settings = Settings.of("digits", epochs=3, limit=2000)
+    values = settings.model_dump()
+    assert Settings.checked(values) == settings
+    assert isinstance(Settings.checked({**values, "data": {"limit": 5000}}).data, DataOptions)
+
+
+BAD = {
+    "unknown": (lambda: Settings.of("digits", epoch=3), "settings: no setting 'epoch'. Did you mean \"epochs\"?"),
+    "strange": (lambda: Settings.of("digits", zzz=3), "There are limit, image_size, unit, epochs"),
+    "zero": (lambda: Settings.of("digits", epochs=0), "settings: learning.epochs: input should be greater than or equal to 1, got 0."),
+    "kind": (lambda: Settings.of("digits", learning_rate="fast"), "settings: optimisation.learning_rate: input should be a valid number"),
+    "choice": (lambda: Settings.of("digits", optimizer="adm"), "input should be 'adamw', 'adam' or 'sgd', got 'adm'"),
+    "nan": (lambda: Settings.of("digits", learning_rate=float("nan")), "settings: optimisation.learning_rate"),
+    "data": (lambda: Settings.of("digits", limit=3), "limit: expected a whole number of characters, 1,000 or more, got 3"),
+    "extra": (lambda: Settings.checked({"source": "digits", "learning": {"epoch": 3}}), "settings: no setting 'learning.epoch'."),
+    "missing": (lambda: Settings.checked({}), "settings: source is missing."),
+    "two": (lambda: Settings.of("digits", epochs=0, batch_size=0), "batch_size: input should be greater"),
+    "nothing": (lambda: Settings.checked(None), "settings:"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_settings(name):
+    call, message = BAD[name]
+    with pytest.raises(ValueError) as error:
+        call()
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.of("digits").learning.epochs = 3
