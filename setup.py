@@ -57,16 +57,27 @@ def runs(command: str) -> bool:
     return subprocess.run([*words, "--version"], capture_output=True, check=False).returncode == 0
 
 
+def gcc() -> bool:
+    """Whether the compiler is GNU's."""
+    if sys.platform != "linux":
+        return False
+    asked = subprocess.run([*os.environ["CXX"].split(), "--version"], capture_output=True, text=True, check=False)
+    return "Free Software Foundation" in asked.stdout and "clang" not in asked.stdout
+
+
 def extension() -> Any:
     """One library, no Python module in it: torch loads it and finds the operators that it registers."""
     import torch
     from torch.utils.cpp_extension import CppExtension
 
     unix = ["-O3", "-g0", "-fvisibility=hidden", "-fno-trapping-math"]  # comparisons may be vectorised; NaN keeps its meaning
+    if gcc():
+        # at::parallel_for is a loop in one thread without it. Not given to the linker: the calls find the runtime that torch
+        # brings along, whereas a second one would stall both. (Clang's calls torch's runtime does not know.)
+        unix.append("-fopenmp")
     return CppExtension(
         "twofold.kernels._native",
         [str(path) for path in sorted(SOURCES.glob("*.cpp"))],
-        depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
         define_macros=[("TWOFOLD_TORCH", f'"{torch.__version__}"')],
         extra_compile_args=["/O2"] if sys.platform == "win32" else unix,
         extra_link_args=[] if sys.platform in ("win32", "darwin") else ["-Wl,-s"],
@@ -80,23 +91,27 @@ def build() -> type:
     from torch.utils.cpp_extension import BuildExtension
 
     class Build(BuildExtension.with_options(no_python_abi_suffix=True, use_ninja=False)):  # type: ignore[misc]
+        def finalize_options(self) -> None:
+            super().finalize_options()
+            self.force = True  # dates of files say nothing about a torch or a compiler that changed
+
         def build_extensions(self) -> None:
             with tempfile.TemporaryFile() as log:
                 try:
+                    for ext in self.extensions:
+                        ext.optional = False  # else setuptools swallows the error, and the compiler's words with it
                     with output_to(log.fileno()):
                         super().build_extensions()
                 except Exception as error:
+                    for stale in SOURCES.parent.glob("_native*"):  # an older build would run in place of the sources
+                        stale.unlink()
                     log.seek(0)
                     lines = log.read().decode(errors="replace").splitlines()
-                    say(f"the compiler failed ({error}). Its last lines:")
-                    print("\n".join(lines[-20:]), flush=True)
-
-        def build_extension(self, ext: Any) -> None:
-            ext.optional = False  # else setuptools swallows the error itself, and the compiler's words with it
-            try:
-                super().build_extension(ext)
-            finally:
-                ext.optional = True
+                    say("the compiler failed. Its last lines:")
+                    print("\n".join(lines[-20:] or [str(error)]), flush=True)
+                finally:
+                    for ext in self.extensions:
+                        ext.optional = True
 
     return Build
 

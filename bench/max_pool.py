@@ -42,9 +42,7 @@ def main() -> None:
         for what in ("forward", "training"):
             ours, nchw, last = (1e3 * seconds for seconds in race(contestants(shape, window, what), options.rounds))
             size = "x".join(map(str, shape))
-            print(
-                f"{name:17}{size:18}{what:10}{ours:6.3f} ms {nchw:8.3f} ms {nchw / ours:4.1f}x {last:8.3f} ms {last / ours:4.1f}x"
-            )
+            print(f"{name:17}{size:18}{what:10}{ours:6.3f} ms {nchw:8.3f} ms {nchw / ours:4.1f}x {last:8.3f} ms {last / ours:4.1f}x")
 
 
 def contestants(shape: tuple[int, ...], window: tuple[int, int, int], what: str) -> list[Callable[[], Tensor]]:

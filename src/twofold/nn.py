@@ -7,10 +7,33 @@ from typing import Any
 
 import torch.nn as _torch_nn
 
+from twofold.layers.activation import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from twofold.layers.dropout import Dropout
+from twofold.layers.embedding import Embedding
 from twofold.layers.linear import Linear
+from twofold.layers.losses import CrossEntropyLoss
+from twofold.layers.normalization import BatchNorm2d
+from twofold.space.convolution import Conv2d
+from twofold.space.pooling import AvgPool2d, MaxPool2d
+from twofold.time.cells import LSTMCell
+from twofold.time.lstm import LSTM
 
 __all__ = [
+    "LSTM",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
+    "LSTMCell",
     "Linear",
+    "LogSoftmax",
+    "MaxPool2d",
+    "ReLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
 ]
 
 

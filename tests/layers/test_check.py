@@ -88,3 +88,17 @@ def test_silence_and_poor_messages_are_caught():
         check.check_message(lambda: None, "expected")
     with pytest.raises(AssertionError, match="lacks"):
         check.check_message(refuse, "expected")
+
+
+def test_two_outputs_of_one_shape_are_told_apart():
+    def both(x, weight):
+        return (x * weight, x + weight), (x, weight)
+
+    def swapped(dy, saved):
+        x, weight = saved
+        first, second = dy[1], dy[0]
+        return first * weight + second, (first * x + second).sum(0)
+
+    case = Case(differentiable(both, swapped), (X, W), lambda x, w: (torch.einsum("bd,d->bd", x, w), x + w))
+    with pytest.raises(AssertionError, match="independent expression"):
+        check.check_expression(case)

@@ -129,3 +129,16 @@ def test_function_transforms_see_through_the_plain_form():
     with twofold.route("plain"):
         gradient = torch.func.grad(lambda x: linear(x, weight, None).sum())(torch.ones(3))
     assert torch.allclose(gradient, weight.sum(0))
+
+
+def test_the_compiler_sees_one_graph():
+    model = torch_nn.Sequential(Linear(3, 4), Linear(4, 2))
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    x = torch.randn(5, 3)
+    assert torch.equal(compiled(x), model(x))
+
+
+def test_more_gradients_than_arguments_are_our_own_mistake():
+    wrong = differentiable(square_forward, lambda dy, half: (dy, dy))
+    with pytest.raises(AssertionError, match="2 gradients for 1 arguments"):
+        wrong(torch.tensor(1.0, requires_grad=True)).backward()

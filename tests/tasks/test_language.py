@@ -15,7 +15,7 @@ class Known(nn.Module):
     def forward(self, codes, state=None):
         self.states = [*getattr(self, "states", []), state]
         logits = torch.log(torch.arange(1.0, 5.0)).expand(*codes.shape, 4)
-        return logits, (torch.tensor(len(self.states), requires_grad=True) * 1.0,)
+        return logits, (torch.tensor(float(len(self.states)), requires_grad=True) * 1.0,)
 
     def __init__(self):
         super().__init__()

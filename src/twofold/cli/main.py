@@ -27,6 +27,8 @@ def build_app() -> App:
         name="twofold",
         help="Convolutional and recurrent networks that you can read, run fast, train, see and ship.",
         version=__version__,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
         help_format="plaintext",
         help_epilogue="Any command takes --json for machine-readable output on stdout, and --debug to see where an error came from.",
     )

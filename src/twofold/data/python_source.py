@@ -17,8 +17,11 @@ from twofold.data.values import Skipped, TextSource
 SENTENCE = "the Python standard library's own source code, as characters, split by file"
 LICENCE = "PSF-2.0"
 LIMIT = 3_000_000  # characters of training text
-# Tests are mostly data, generated files differ from machine to machine, installed packages are not Python's.
-LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "turtledemo"})
+# Tests, tables of characters and help texts are mostly data; generated files differ from machine to machine; installed packages
+# are not Python's.
+LEFT_OUT = frozenset(
+    {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "turtledemo", "encodings", "pydoc_data"}
+)
 GENERATED = ("config-", "_sysconfigdata_")
 
 

@@ -108,7 +108,9 @@ def check_rows(case: Case) -> None:
 
 def check_unused(case: Case) -> None:
     """Law: an output that the loss does not use contributes a zero gradient, not an error."""
-    for used in range(len(_tuple(case.operation.by("plain", *case.arguments)))):
+    for used, output in enumerate(_tuple(case.operation.by("plain", *case.arguments))):
+        if not output.requires_grad:
+            continue
         ours = outcome(lambda *a, used=used: _tuple(case.operation.by("plain", *a))[used], case.arguments)
         theirs = outcome(lambda *a, used=used: _tuple(case.expression(*a))[used], case.arguments)
         _compare(f"{case.operation}, output {used} alone", ours, theirs, 1e-10)
@@ -138,7 +140,7 @@ def check_drop_in(ours: nn.Module, theirs: nn.Module, *inputs: Any) -> None:
         leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) if isinstance(x, Tensor) else x for x in inputs]
         outputs = [y for y in _leaves(layer(*leaves)) if y.is_floating_point()]
         wanted = [x for x in (*leaves, *layer.parameters()) if isinstance(x, Tensor) and x.requires_grad]
-        total = sum((_noise(y) * y).sum() for y in outputs)
+        total = sum((_noise(y, place) * y).sum() for place, y in enumerate(outputs))
         results.append([*outputs, *torch.autograd.grad(total, wanted)])  # type: ignore[arg-type]
     dtype = results[0][0].dtype
     _compare(f"{type(ours).__name__} against torch", results[0], results[1], RELATIVE[dtype])
@@ -149,7 +151,7 @@ def outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Te
     leaves = [a.detach().clone().requires_grad_(a.requires_grad) if isinstance(a, Tensor) else a for a in arguments]
     outputs = [y for y in _tuple(function(*leaves)) if isinstance(y, Tensor)]
     wanted = [a for a in leaves if isinstance(a, Tensor) and a.requires_grad]
-    total = sum((_noise(y) * y).sum() for y in outputs if y.requires_grad)
+    total = sum((_noise(y, place) * y).sum() for place, y in enumerate(outputs) if y.requires_grad)
     gradients = torch.autograd.grad(total, wanted, allow_unused=True) if wanted else ()  # type: ignore[arg-type]
     return [
         *(y.detach() for y in outputs),
@@ -163,8 +165,9 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64, grad: 
     return values.to(dtype).requires_grad_(grad)
 
 
-def _noise(like: Tensor) -> Tensor:
-    return noise(*like.shape, seed=sum(like.shape), grad=False).to(like.dtype)
+def _noise(like: Tensor, place: int = 0) -> Tensor:
+    """Other numbers for every place, so that outputs of one shape cannot be confused."""
+    return noise(*like.shape, seed=sum(like.shape) + 1000 * place, grad=False).to(like.dtype)
 
 
 def _compare(what: str, got: Iterable[Tensor], truth: Iterable[Tensor], relative: float) -> None:

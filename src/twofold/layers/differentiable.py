@@ -70,6 +70,7 @@ class _Bridge(torch.autograd.Function):
         gradients = compute(grad, saved)
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
+        assert len(gradients) <= ctx.arity, f"{ctx.pair.backward}: {len(gradients)} gradients for {ctx.arity} arguments"
         gradients += (None,) * (ctx.arity - len(gradients))
         return (None, None, *(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad[2:], strict=True)))
 
@@ -121,6 +122,8 @@ class Operation:
 
         Raises ValueError where the wanted route exists but cannot serve, with the reason.
         """
+        if torch.compiler.is_compiling():  # the compiler fuses torch's own operators; it cannot look into ours
+            return "vendor" if self.vendor is not None else "plain"
         wanted = wanted_route()
         if wanted == "plain" or (wanted == "vendor" and self.vendor is not None):
             return wanted
@@ -129,7 +132,7 @@ class Operation:
             if reason:
                 raise ValueError(f'route "native": {reason}. Use route("auto"), which takes what fits.')
             return "native"
-        if self.native is not None and not traced() and not self.native.unfit(*arguments):
+        if self.native is not None and not self.native.unfit(*arguments) and not traced():
             return "native"
         return "vendor" if self.vendor is not None else "plain"
 

@@ -62,6 +62,27 @@ def expect_positive(who: str, **values: int) -> None:
             raise ValueError(f"{who}: expected {name} to be a whole number of at least 1, got {value!r}.")
 
 
+def first_outside(numbers: Tensor, size: int, ignored: int | None = None) -> tuple[int, str] | None:
+    """The first of the whole numbers that is not in 0..size-1, and where it stands, in words; None where all are. `ignored` may stand.
+
+    >>> first_outside(torch.tensor([[0, 1], [7, -1]]), 3)
+    (7, ' at position (1, 0)')
+    """
+    if numbers.is_meta or not numbers.numel():
+        return None
+    smallest, largest = torch.aminmax(numbers)
+    if smallest.item() >= 0 and largest.item() < size:
+        return None
+    wrong = (numbers < 0) | (numbers >= size)
+    if ignored is not None:
+        wrong &= numbers != ignored
+    places = wrong.nonzero()
+    if not len(places):
+        return None
+    place = tuple(places[0].tolist())
+    return int(numbers[place].item()), f" at position {place}" if place else ""
+
+
 def sentence(who: str, wanted: str, got: str, differs: str, cause: str) -> str:
     """The one form of a message about input."""
     text = f"{who}: expected {wanted}, got {got}"

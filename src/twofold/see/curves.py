@@ -1,6 +1,6 @@
 """Learning curves: the loss and one metric over the epochs, training beside validation.
 
-A value that is missing or not finite leaves a gap in its line. The best validation value is ringed. The loss is drawn
+A value that is missing or not finite leaves a gap in its line. The best validation value (of equals the last) is ringed. The loss is drawn
 on a logarithmic scale where its largest value is more than 50 times its smallest.
 """
 
@@ -121,7 +121,8 @@ def _best(axes: "Axes", unit: str, across: Series, parts: dict[str, Series], met
     values = parts["validation"]
     if not np.isfinite(values).any():
         return ""
-    best = int(np.nanargmax(values) if metric.higher_is_better else np.nanargmin(values))
+    target = np.nanmax(values) if metric.higher_is_better else np.nanmin(values)
+    best = int(np.flatnonzero(values == target)[-1])  # of equals the later one, as the loop keeps it
     ring = {
         "markersize": 11,
         "markerfacecolor": "none",

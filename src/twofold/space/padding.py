@@ -7,6 +7,8 @@ replicate    source(h) = the nearest row of the map                             
 circular     source(h) = h modulo H                                                            ... H-2 H-1 | 0 1 2 ...
 forward      y[b,c,h,w] = x[b,c,source(h),source(w)]           h from -top to H + bottom, w from -left to W + right
 backward     dx[b,c,h,w] = sum of dy over all that show (h,w)
+
+Aghdasi and Ward, "Reduction of boundary artifacts in image restoration", IEEE Transactions on Image Processing 5(4), 1996
 """
 
 from typing import NamedTuple

@@ -66,15 +66,12 @@ class Window:
         return rows, columns
 
     def frame(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """(left, right, top, bottom), in the order of F.pad: what brings the map to exactly what the windows cover.
-
-        Below 0 where the last rows or columns lie in no window.
-        """
+        """(left, right, top, bottom), in the order of F.pad: what must be added to the map so that it holds all windows."""
         rows, columns = self.output_size(height, width)
         top, _, left, _ = self.padding
         covered_rows = (rows - 1) * self.stride[0] + self.dilation[0] * (self.kernel[0] - 1) + 1
         covered_columns = (columns - 1) * self.stride[1] + self.dilation[1] * (self.kernel[1] - 1) + 1
-        return left, covered_columns - width - left, top, covered_rows - height - top
+        return left, max(covered_columns - width - left, 0), top, max(covered_rows - height - top, 0)
 
     def cuts(self, rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
         """For each tap, in order, where it lies in the framed map as the window takes its (rows, columns) steps."""
@@ -90,8 +87,7 @@ def windows_along(size: int, padding: int, before: int, taps: int, stride: int, 
     room = size + padding - dilation * (taps - 1) - 1
     if not ceil:
         return room // stride + 1
-    number = -(-room // stride) + 1
-    return number - 1 if (number - 1) * stride >= size + before else number
+    return min(-(-room // stride) + 1, -(-(size + before) // stride))
 
 
 def unfold(x_BCHW: Tensor, window: Window, fill: float = 0) -> Tensor:

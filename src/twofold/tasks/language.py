@@ -41,7 +41,7 @@ class Language:
 
     def loss(self, model: nn.Module, batch: Window, carried: Any = None) -> Step:
         logits_TBV, state = model(batch.x_TB, None if batch.fresh else carried)
-        loss = cross_entropy(logits_TBV.flatten(0, 1), batch.y_TB.flatten(), None, -100, "mean", 0.0)
+        loss = cross_entropy(logits_TBV.flatten(0, 1), batch.y_TB.flatten())
         return Step(loss, batch.y_TB.numel(), tuple(part.detach() for part in state))
 
     def evaluate(self, model: nn.Module, batches: Iterable[Window]) -> Evaluation:

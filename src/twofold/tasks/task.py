@@ -35,7 +35,7 @@ class Task(Protocol):
         ...
 
     def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
-        """A key by which the best epoch is chosen: larger is better."""
+        """A key by which the best epoch is chosen: larger is better, and of equals the later epoch, which has learned longer."""
         ...
 
     def explain(self, scores: dict[str, float]) -> tuple[str, str]:

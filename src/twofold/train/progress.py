@@ -26,6 +26,7 @@ class Progress:
     seconds: float = 0.0  # of training, validation included
     best_rank: tuple[float, ...] | None = None
     best_epoch: int = 0
+    improved_epoch: int = 0  # the first of those that reached the best rank
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def advance(self, loss: float, items: int, carried: Any) -> None:
@@ -36,18 +37,20 @@ class Progress:
         self.carried = carried
 
     def end_epoch(self, row: dict[str, Any], rank: tuple[float, ...]) -> bool:
-        """One more epoch is done; whether it is the best so far."""
+        """One more epoch is done; whether it is the best so far. Of equals the later one is: it has learned longer."""
         self.epoch += 1
         self.step, self.loss_sum, self.items = 0, 0.0, 0
         self.history.append(row)
-        better = self.best_rank is None or rank > self.best_rank
-        if better:
-            self.best_rank, self.best_epoch = rank, self.epoch
-        return better
+        if self.best_rank is None or rank > self.best_rank:
+            self.improved_epoch = self.epoch
+        elif rank < self.best_rank:
+            return False
+        self.best_rank, self.best_epoch = rank, self.epoch
+        return True
 
     def tired(self, patience: int) -> bool:
         """Whether the last `patience` epochs brought nothing better (0: never)."""
-        return patience > 0 and self.epoch - self.best_epoch >= patience
+        return patience > 0 and self.epoch - self.improved_epoch >= patience
 
 
 def save_progress(path: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

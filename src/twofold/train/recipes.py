@@ -10,7 +10,7 @@ from twofold.data.sources import Source, TextSource
 LANGUAGE: dict[str, Any] = {
     "model": "char-lstm",
     "epochs": 20,
-    "learning_rate": 4e-3,
+    "learning_rate": 8e-3,
     "label_smoothing": 0.0,
     "patience": 4,
 }

@@ -85,7 +85,7 @@ class Watch:
         self.events.flush()
         self.score = " ".join(self.task.explain(row["validation"]))
         mark = "  best" if better else ""
-        self.console.print(
+        self._say(
             f"epoch {progress.epoch:>3}/{self.settings.learning.epochs}  loss {row['train']['loss']:.4f}  "
             f"validation {row['validation']['loss']:.4f}, {self.score}  {row['seconds']:.1f} s{mark}"
         )
@@ -98,7 +98,10 @@ class Watch:
 
     def _interrupt(self) -> None:
         self.stop = True
-        self.console.print("Ctrl-C: stopping after this step. Once more to abort at once.")
+        self._say("Ctrl-C: stopping after this step. Once more to abort at once.")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
 
     @contextmanager
     def _events(self) -> Iterator[None]:

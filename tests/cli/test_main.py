@@ -1,0 +1,180 @@
+"""The command line: results on stdout, one clear paragraph for every mistake, and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from twofold.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder made by the command line itself."""
+    place = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", "digits", "--epochs", "4", "--config", "stages=16 M 32 M", "--out", str(place)]) == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    place = tmp_path_factory.mktemp("cli")
+    (place / "text.txt").write_text("one two three four five six seven.\n" * 200)
+    words = ["--epochs", "2", "--batch-size", "4", "--config", "units=16", "embedding=8", "--out", str(place / "run")]
+    assert main(["train", str(place / "text.txt"), *words]) == 0
+    return place / "run"
+
+
+def said(capsys, *words, code=0):
+    """stdout of a command line that ends with `code`."""
+    assert main([str(word) for word in words]) == code
+    return capsys.readouterr().out
+
+
+def complaint(capsys, *words):
+    """The one paragraph of a mistake."""
+    assert main([str(word) for word in words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("twofold: ") and captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_train_ends_with_the_scores_and_where_to_look(capsys, tmp_path):
+    out = said(capsys, "train", "digits", "--epochs", 2, "--config", "stages=8 M", "--out", tmp_path / "run")
+    assert "test:        accuracy" in out and f"report:      {tmp_path / 'run' / 'report.html'}" in out
+
+
+def test_train_json_is_one_document(capsys, tmp_path):
+    out = json.loads(said(capsys, "train", "digits", "--epochs", 1, "--config", "stages=8 M", "--out", tmp_path / "r", "--json"))
+    assert 0 <= out["test"]["accuracy"] <= 1 and out["run"] == str(tmp_path / "r")
+
+
+def test_evaluate_prints_the_scores_of_the_run(capsys, run):
+    found = json.loads(said(capsys, "evaluate", run, "--json"))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert found["accuracy"] == rows[-1]["test"]["accuracy"]
+    assert sum(map(sum, found["confusion"])) == 599
+    table = said(capsys, "evaluate", run)
+    assert table.startswith(f"accuracy {100 * found['accuracy']:.2f} %") and "precision" in table
+    assert json.loads(said(capsys, "evaluate", run, "--split", "validation", "--json"))["accuracy"] == rows[-1]["validation"]["accuracy"]
+
+
+@pytest.fixture
+def seven(tmp_path):
+    """A seven of 8x8, bright on dark, as the digits are."""
+    picture = Image.new("L", (8, 8))
+    for x, y in [(2, 0), (3, 0), (4, 0), (5, 0), (5, 1), (5, 2), (4, 3), (4, 4), (3, 5), (3, 6), (3, 7), (4, 1), (4, 2)]:
+        picture.putpixel((x, y), 255)
+    picture.save(tmp_path / "seven.png")
+    return tmp_path / "seven.png"
+
+
+def test_predict_in_three_formats(capsys, run, seven):
+    found = json.loads(said(capsys, "predict", run, seven, seven, "--json"))
+    assert [f["class"] for f in found] == ["7", "7"] and len(found[0]["ranking"]) == 3
+    assert said(capsys, "predict", run, seven, "--format", "csv").splitlines()[1].startswith(f"{seven},7,0.")
+    assert "seven.png" in said(capsys, "predict", run, seven)
+
+
+def test_sample_writes_the_prompt_and_goes_on(capsys, writer):
+    text = said(capsys, "sample", writer, "--prompt", "one ", "--length", 20, "--seed", 1)
+    assert text.startswith("one ") and len(text) == 4 + 20 + 1
+    assert said(capsys, "sample", writer, "--prompt", "one ", "--length", 20, "--seed", 1) == text
+    assert json.loads(said(capsys, "sample", writer, "--length", 5, "--json"))["text"]
+
+
+def test_lists_name_everything(capsys):
+    assert [m["name"] for m in json.loads(said(capsys, "models", "--json"))][0] == "lenet5"
+    assert {s["name"] for s in json.loads(said(capsys, "data", "--json"))} == {"digits", "python-source"}
+    assert "61,706" in said(capsys, "models") and "python-source" in said(capsys, "data")
+
+
+def test_data_check_says_what_lies_there(capsys, tmp_path):
+    for name, level in (("dark", 20), ("light", 200)):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            Image.new("L", (10 + number, 9), level + number).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "dark" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    found = said(capsys, "data", "check", tmp_path)
+    assert "classify" in found and "dark" in found and "broken.png" in found
+    assert json.loads(said(capsys, "data", "check", tmp_path, "--json"))["task"] == "classify"
+
+
+def test_summary_counts_the_weights(capsys, run):
+    found = json.loads(said(capsys, "summary", "lenet5", "--input", "3x32x32", "--json"))
+    assert found["layers"][0]["shape"] == [1, 6, 32, 32] and found["layers"][0]["weights"] == 6 * (75 + 1)
+    assert found["weights"] == sum(layer["weights"] for layer in found["layers"])
+    assert "weights: 61,706" in said(capsys, "summary", "lenet5")
+    assert json.loads(said(capsys, "summary", "char-lstm", "--json"))["weights"] == 128 * 96 + 4 * 192 * (96 + 192 + 2) + 192 * 96 + 128
+    assert said(capsys, "summary", run).startswith(str(run))
+
+
+def test_doctor_names_what_runs(capsys):
+    found = json.loads(said(capsys, "doctor", "--json"))
+    assert {"twofold", "torch", "processor", "native kernels"} <= set(found)
+
+
+BAD = {
+    "command": (["trian"], 'Unknown command "trian". Did you mean "train"?'),
+    "option": (["train", "digits", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs?"),
+    "value": (["train", "digits", "--epochs", "x"], "settings: epochs: input should be a valid integer"),
+    "range": (["train", "digits", "--epochs", "0"], "settings: epochs: input should be greater than or equal to 1"),
+    "no source": (["train"], "name a source, for example: twofold train digits"),
+    "source": (["train", "digit"], 'did you mean "digits"?'),
+    "model": (["train", "digits", "--model", "lenet"], 'did you mean "lenet5"?'),
+    "config": (["train", "digits", "--config", "stages"], "config: expected name=value, got 'stages'"),
+    "resume and more": (["train", "digits", "--resume", "x"], "give no source and no other settings"),
+    "resume nothing": (["train", "--resume", "no-such-run"], "no run folder no-such-run"),
+    "run": (["evaluate", "no-such-run"], "no run folder no-such-run"),
+    "no picture": (["predict", "no-such-run"], "name at least one picture"),
+    "summary": (["summary", "lenet5", "--input", "28x28"], "expected --input as CxHxW, for example 3x64x64, got '28x28'"),
+    "data": (["data", "chek", "x"], "expected nothing or `check PATH`, got 'chek'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_mistakes_are_answered_in_one_paragraph(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words, message = BAD[name]
+    assert message in complaint(capsys, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_with_a_run(capsys, run, writer, seven, tmp_path):
+    assert "already holds a run" in complaint(capsys, "train", "digits", "--out", run)
+    assert "no.png" in complaint(capsys, "predict", run, tmp_path / "no.png")
+    assert "the model has never seen: 'ö' at position 0" in complaint(capsys, "sample", writer, "--prompt", "ö")
+    assert "expected a temperature of 0" in complaint(capsys, "sample", writer, "--temperature", "-1")
+    assert "only language models write" in complaint(capsys, "sample", run)
+    assert "does not look at pictures" in complaint(capsys, "predict", writer, seven)
+    Image.new("L", (28, 28)).save(tmp_path / "large.png")
+    assert "every picture that the model has seen was 8x8" in complaint(capsys, "predict", run, tmp_path / "large.png")
+
+
+def test_debug_shows_where_it_came_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no source"):
+        main(["--debug", "train", "nothing"])
+
+
+def test_ctrl_c_leaves_a_valid_run_and_says_how_to_go_on(tmp_path):
+    """A real process and a real signal; the run goes on afterwards and ends like any other."""
+    out = tmp_path / "run"
+    words = ["train", "digits", "--epochs", "25", "--config", "stages=8 M", "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-m", "twofold", *words], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
+    deadline = time.monotonic() + 120
+    while not (out / "state" / "run.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Ctrl-C: stopping after this step" in err and f"twofold train --resume {out}" in err and "Traceback" not in err
+    assert main(["train", "--resume", str(out)]) == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row.get("epoch") for row in rows] == [*range(1, 26), None]

@@ -1,0 +1,253 @@
+"""From a source to a run and back: small real trainings, what lies in the folder, resume, determinism, and bad input."""
+
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+import twofold
+from twofold.fitting import InterruptedRun
+from twofold.tasks.sampling import Sampling
+from twofold.train.watch import Watch
+
+TINY = {"epochs": 2, "quiet": True, "config": {"stages": "8 M 8 M"}}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A classifier trained for a few epochs on real digits."""
+    return twofold.fit("digits", out=tmp_path_factory.mktemp("digits") / "run", epochs=6, quiet=True, config={"stages": "16 16 M 32 M"})
+
+
+@pytest.fixture(scope="module")
+def prose(tmp_path_factory):
+    """A text of two sentences, over and over, and a model trained on it."""
+    place = tmp_path_factory.mktemp("prose")
+    (place / "text.txt").write_text("The cat sat on the mat. The dog ate the log.\n" * 200)
+    settings = {"epochs": 8, "batch_size": 4, "window": 32, "config": {"units": 48, "embedding": 24}, "quiet": True}
+    return twofold.fit(place / "text.txt", out=place / "run", **settings)
+
+
+def test_a_classifier_learns_and_says_so(digits):
+    assert digits.metrics["test"]["accuracy"] > 0.95
+    assert digits.metrics["validation"]["accuracy"] > 0.95
+    assert digits.evaluate().scores == digits.metrics["test"]
+
+
+def test_a_language_model_learns_and_writes(prose):
+    assert prose.metrics["test"]["bits_per_character"] < 0.5
+    assert "The cat sat on the mat." in prose.sample("The dog", 120, Sampling(temperature=0.3))
+    assert prose.sample("The ", 30) == prose.sample("The ", 30) != prose.sample("The ", 30, Sampling(temperature=3.0, seed=5))
+
+
+def test_the_folder_holds_what_the_design_names(digits, prose):
+    for run, pictures in ((digits, {"confusion", "curves", "filters", "mistakes", "predictions"}), (prose, {"curves", "gates"})):
+        inside = {p.name for p in run.path.iterdir()}
+        assert inside == {
+            "settings.yaml", "metrics.jsonl", "report.html", "pictures", "tensorboard", "model.safetensors", "model.json", "state",
+        }  # fmt: skip
+        assert {p.stem for p in (run.path / "pictures").iterdir()} == pictures
+        assert list((run.path / "tensorboard").glob("events.out.tfevents.*"))
+        assert run.report.stat().st_size < 2_000_000
+
+
+def test_the_log_has_a_line_for_each_epoch_and_the_final_scores(digits):
+    rows = [json.loads(line) for line in (digits.path / "metrics.jsonl").read_text().splitlines()]
+    assert [row.get("epoch") for row in rows] == [1, 2, 3, 4, 5, 6, None]
+    best = max(rows[:-1], key=lambda row: (row["validation"]["accuracy"], row["epoch"]))
+    assert rows[-1]["best_epoch"] == best["epoch"]
+    assert rows[-1]["validation"]["accuracy"] == pytest.approx(best["validation"]["accuracy"])
+    assert rows[-1]["routes"] and sum(rows[-1]["routes"].values()) >= 8
+
+
+def test_the_report_speaks_of_this_run(digits, prose):
+    page = digits.report.read_text()
+    assert f"{100 * digits.metrics['test']['accuracy']:.2f} %" in page
+    assert page.count("data:image/png;base64,") == 5 and "<script" not in page
+    written = prose.report.read_text()
+    assert all(f"temperature {t}" in written for t in (0.5, 0.8, 1.1)) and "bits per character" in written
+
+
+def test_the_events_hold_the_curves(digits):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(digits.path / "tensorboard")).Reload()
+    rows = digits.folder.read_rows()[:-1]
+    logged = [event.value for event in events.Scalars("accuracy/validation")]
+    assert logged == pytest.approx([row["validation"]["accuracy"] for row in rows], rel=1e-6)
+
+
+def test_a_loaded_run_is_the_run(digits, prose):
+    loaded = twofold.load(digits.path)
+    assert loaded.metrics == digits.metrics and loaded.settings == digits.settings
+    x = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+    assert loaded.predict(list(x)) == digits.predict(list(x))
+    assert twofold.load(prose.path).sample("The ", 50) == prose.sample("The ", 50)
+
+
+def test_settings_yaml_repeats_the_run(digits, tmp_path):
+    settings = digits.folder.read_settings()
+    flat = {**settings.learning.model_dump(), **settings.optimisation.model_dump(), "model": settings.model, "config": settings.config}
+    again = twofold.fit(settings.source, out=tmp_path / "again", quiet=True, **flat)
+    assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), digits.model.parameters(), strict=True))
+
+
+def test_the_seed_decides_everything_and_the_users_generator_is_left_alone(tmp_path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    runs = [twofold.fit("digits", out=tmp_path / str(i), seed=seed, **TINY) for i, seed in enumerate((0, 0, 1))]
+    assert torch.equal(before, torch.get_rng_state())
+    weights = [torch.cat([p.flatten() for p in run.model.parameters()]) for run in runs]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert {**runs[0].metrics, "seconds": 0} == {**runs[1].metrics, "seconds": 0}
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Ask for a stop after a number of steps, as Ctrl-C does."""
+
+    def at(number):
+        step = Watch.step
+
+        def counted(self, progress, loss, rate):
+            step(self, progress, loss, rate)
+            if progress.epoch * self.steps + progress.step == number:
+                self._interrupt()
+
+        monkeypatch.setattr(Watch, "step", counted)
+
+    yield at
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("step", [5, 34, 50])
+def test_an_interrupted_run_is_valid_and_resumes_bit_for_bit(tmp_path, interrupt, monkeypatch, step):
+    whole = twofold.fit("digits", out=tmp_path / "whole", **TINY)
+    interrupt(step)
+    with pytest.raises(InterruptedRun, match=r"Go on with: twofold train --resume"):
+        twofold.fit("digits", out=tmp_path / "cut", **TINY)
+    monkeypatch.undo()
+    assert twofold.load(tmp_path / "cut").predict(torch.zeros(1, 8, 8, dtype=torch.uint8))
+    resumed = twofold.resume(tmp_path / "cut", quiet=True)
+    assert all(torch.equal(a, b) for a, b in zip(resumed.model.parameters(), whole.model.parameters(), strict=True))
+    assert {**resumed.metrics, "seconds": 0} == {**whole.metrics, "seconds": 0}
+
+
+def test_an_interrupted_language_run_resumes_inside_its_streams(tmp_path, interrupt, monkeypatch):
+    (tmp_path / "text.txt").write_text("".join(f"{i} times {i} is {i * i}.\n" for i in range(600)))
+    settings = {"epochs": 3, "batch_size": 4, "window": 16, "config": {"units": 16, "embedding": 8, "dropout": 0.2}, "quiet": True}
+    whole = twofold.fit(tmp_path / "text.txt", out=tmp_path / "whole", **settings)
+    interrupt(200)
+    with pytest.raises(InterruptedRun):
+        twofold.fit(tmp_path / "text.txt", out=tmp_path / "cut", **settings)
+    monkeypatch.undo()
+    resumed = twofold.resume(tmp_path / "cut", quiet=True)
+    assert all(torch.equal(a, b) for a, b in zip(resumed.model.parameters(), whole.model.parameters(), strict=True))
+
+
+def test_a_run_that_is_complete_is_not_resumed(digits):
+    with pytest.raises(ValueError, match="is complete: 6 epochs are done"):
+        twofold.resume(digits.path)
+
+
+def test_a_changed_source_is_not_resumed(tmp_path, interrupt, monkeypatch):
+    (tmp_path / "text.txt").write_text("abc def ghi.\n" * 300)
+    interrupt(2)
+    with pytest.raises(InterruptedRun):
+        twofold.fit(tmp_path / "text.txt", out=tmp_path / "run", epochs=2, batch_size=4, quiet=True, config={"units": 8, "embedding": 4})
+    monkeypatch.undo()
+    (tmp_path / "text.txt").write_text("xyz uvw rst.\n" * 300)
+    with pytest.raises(ValueError, match=r"the source or the model changed.*vocabulary"):
+        twofold.resume(tmp_path / "run", quiet=True)
+
+
+def test_overwrite_replaces_the_run_only_when_the_new_one_can_begin(tmp_path):
+    run = twofold.fit("digits", out=tmp_path / "run", **TINY)
+    before = (run.path / "model.safetensors").read_bytes()
+    for wrong in ({"model": "lenet5"}, {"config": {"stages": "M"}}, {"config": {"classes": 3}}):
+        with pytest.raises(ValueError):
+            twofold.fit("digits", out=run.path, overwrite=True, **{**TINY, **wrong})
+        assert (run.path / "model.safetensors").read_bytes() == before
+    again = twofold.fit("digits", out=run.path, overwrite=True, **{**TINY, "seed": 3})
+    assert (again.path / "model.safetensors").read_bytes() != before
+
+
+def test_a_run_that_diverges_stops_with_the_reason(tmp_path):
+    with pytest.raises(ValueError, match=r"training stopped in epoch \d+, step \d+: the loss is .*learning rate.*No epoch was complete"):
+        twofold.fit("digits", out=tmp_path / "run", **{**TINY, "learning_rate": 100.0, "clip": 0.0, "optimizer": "sgd", "weight_decay": 1e3})
+
+
+BAD = {
+    "missing": (lambda out: twofold.fit("no/such/place", out=out), r'no source "no/such/place"'),
+    "misspelt": (lambda out: twofold.fit("digit", out=out), 'did you mean "digits"'),
+    "model": (lambda out: twofold.fit("digits", out=out, model="lenet"), 'no model \'lenet\': did you mean "lenet5"'),
+    "task": (lambda out: twofold.fit("digits", out=out, model="char-lstm"), "'char-lstm' is for language, but digits is for classify. Take one of"),
+    "setting": (lambda out: twofold.fit("digits", out=out, epoch=3), 'no setting \'epoch\'. Did you mean "epochs"'),
+    "option": (lambda out: twofold.fit("digits", out=out, image_size=32), "image_size=32 does not apply to digits"),
+    "data's": (lambda out: twofold.fit("digits", out=out, config={"classes": 3}), "config: classes follows from the data (10) and cannot be set"),
+    "small": (lambda out: twofold.fit("digits", out=out, model="lenet5"), "expected pictures of at least 12x12, got 8x8"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_before_anything_is_written(name, tmp_path):
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=re.escape(message).replace(r"no\ source", "no source")):
+        call(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_of_another_size_are_refused_unless_resizing_is_asked_for(digits, tmp_path):
+    Image.new("L", (28, 20)).save(tmp_path / "seven.png")
+    with pytest.raises(ValueError, match=r"seven.png is 20x28 .*every picture that the model has seen was 8x8.*--resize"):
+        digits.predict(tmp_path / "seven.png")
+    assert digits.predict(tmp_path / "seven.png", resize=True)[0].label in digits.reading.classes
+    with pytest.raises(ValueError, match=r"expected a uint8 tensor \(1, 8, 8\), got float32 \(1, 8, 8\)"):
+        digits.predict(torch.zeros(1, 8, 8))
+
+
+def test_probabilities_are_ranked_and_add_up(digits):
+    said = digits.predict(torch.randint(0, 256, (1, 8, 8), dtype=torch.uint8))[0]
+    shares = [share for _, share in said.ranking]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
+    assert (said.label, said.probability) == said.ranking[0]
+
+
+def test_each_model_refuses_the_others_work(digits, prose):
+    with pytest.raises(ValueError, match="names the class of pictures; only language models write"):
+        digits.sample()
+    with pytest.raises(ValueError, match="continues text; it does not look at pictures"):
+        prose.predict("a.png")
+    with pytest.raises(ValueError, match="is made to language, but digits is for classify"):
+        prose.evaluate("digits")
+
+
+def test_a_language_model_is_judged_on_another_text(prose, tmp_path):
+    (tmp_path / "same.txt").write_text("The cat sat on the mat. The dog ate the log.\n" * 60)
+    (tmp_path / "other.txt").write_text("god eht no tas tac ehT. 0123456789 gol eht eta.\n" * 60)
+    same, other = (prose.evaluate(tmp_path / name).scores["bits_per_character"] for name in ("same.txt", "other.txt"))
+    assert same < 0.5 < 2 < other
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": "lenet6"}, 'no model \'lenet6\': did you mean "lenet5"'),
+        ({"architecture": 5}, "expected an architecture's name"),
+        ({"config": {"stages": "8 M 8 M", "layers": 3}}, "vgg-mini: no option 'layers'"),
+        ({"classes": ["a"]}, "expected classes to be a list of at least two names"),
+        ({"preparation": {"mode": "CMYK"}}, "preparation"),
+    ],
+)
+def test_a_description_that_names_what_is_unknown_is_refused(digits, change, message):
+    path = digits.path / "model.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), **change}))
+    try:
+        with pytest.raises(ValueError) as error:
+            twofold.load(digits.path)
+    finally:
+        path.write_text(before)
+    assert "model.json" in str(error.value) and message in str(error.value)
