@@ -147,6 +147,12 @@ def test_stands_in_for_torch(route, inplace):
         check_drop_in(Dropout(0.3, inplace).eval(), torch_nn.Dropout(0.3, inplace).eval(), X)
 
 
+def test_the_compiler_sees_one_graph():
+    layer, x = Dropout(0.5), torch.ones(50)
+    y = torch.compile(layer, backend="eager", fullgraph=True)(x)
+    assert 0 < y.count_nonzero() < 50 and torch.equal(y, 2 * (y != 0))
+
+
 BAD = {
     "per cent": (lambda: Dropout(50), "Dropout: expected p, the probability of being dropped, from 0 to 1, got 50. Per cent? p=0.5"),
     "negative": (lambda: Dropout(-0.1), "got -0.1"),

@@ -75,6 +75,7 @@ def test_the_first_ctrl_c_asks_and_the_second_interrupts(watch, capsys):
     with pytest.raises(KeyboardInterrupt), watch.watching():
         os.kill(os.getpid(), signal.SIGINT)
         assert watch.stop
+        watch.step(Progress(), 0.5, 0.1)
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
     assert "Once more to abort at once" in capsys.readouterr().err

@@ -43,7 +43,7 @@ class Watch:
     ) -> None:  # fmt: skip
         self.folder, self.task, self.settings, self.steps = folder, task, settings, steps
         self.model, self.optimizer, self.description = model, optimizer, description
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), _Rate(), TimeRemainingColumn())
         self.bar = Bar(*columns, console=self.console, transient=True, auto_refresh=False, disable=not self.console.is_terminal)
         self.line = self.bar.add_task("", total=settings.learning.epochs * steps, told="", rate=0.0)
@@ -58,6 +58,9 @@ class Watch:
 
     def step(self, progress: Progress, loss: float, rate: float) -> None:
         """A step is done. Costs a few microseconds, and now and then a picture of the bar."""
+        if self.stop:
+            self._say("Ctrl-C: stopping after this step. Once more to abort at once.")
+            return
         now = time.perf_counter()
         if now - self.shown < REFRESH:
             return
@@ -97,8 +100,7 @@ class Watch:
             save_progress(self.folder.state, progress, self.model, self.optimizer)
 
     def _interrupt(self) -> None:
-        self.stop = True
-        self._say("Ctrl-C: stopping after this step. Once more to abort at once.")
+        self.stop = True  # and nothing more: the signal may come in the middle of anything, printing included
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)
