@@ -8,6 +8,7 @@ It is stored with the model and repeated at prediction: a model never sees pictu
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,9 +61,8 @@ class Preparation(NamedTuple):
                 f"Preparation.normalise: expected a uint8 tensor (B, C={C}, H, W) with values 0 to 255, got {x_BCHW.dtype} "
                 f"{tuple(x_BCHW.shape)}. Make pictures with Preparation.picture and stack them"
             )
-        mean_C11 = torch.tensor(self.mean, dtype=torch.float32, device=x_BCHW.device).view(C, 1, 1)
-        std_C11 = torch.tensor(self.std, dtype=torch.float32, device=x_BCHW.device).view(C, 1, 1)
-        return x_BCHW.to(torch.float32).div_(255).sub_(mean_C11).div_(std_C11)
+        mean_C11, std_C11 = _in_bytes(self.mean, self.std, x_BCHW.device)
+        return x_BCHW.to(torch.float32).sub_(mean_C11).div_(std_C11)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for model.json."""
@@ -95,6 +95,14 @@ def fit(image: Image.Image, mode: str, height: int, width: int) -> np.ndarray:
         image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     x = np.array(image, dtype=np.uint8)
     return x[None] if mode == "L" else np.ascontiguousarray(x.transpose(2, 0, 1))
+
+
+@functools.lru_cache(maxsize=16)
+def _in_bytes(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """mean and std in 0..255, per channel: made once, used for every batch."""
+    both = torch.tensor([mean, std], dtype=torch.float64) * 255
+    mean_C11, std_C11 = both.to(device, torch.float32)[..., None, None]
+    return mean_C11, std_C11
 
 
 def _moments(x_BHW: Tensor) -> tuple[float, float]:

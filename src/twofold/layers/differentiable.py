@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from twofold.layers.routes import traced, wanted_route
 
@@ -46,15 +45,14 @@ class _Bridge(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pair: Pair | Native, plain: Pair, *arguments: Any) -> Any:
         y, saved = pair.forward(*arguments)
-        leaves, ctx.structure = pytree.tree_flatten(saved)
+        tensors: list[Tensor] = []
+        ctx.saved = _set_aside(saved, tensors)
         known = {id(t) for t in (*arguments, *(y if isinstance(y, tuple) else (y,)))}
-        ctx.anew = any(isinstance(t, Tensor) and t.is_floating_point() and id(t) not in known for t in leaves)
-        ctx.pair, ctx.plain = pair, plain
-        ctx.leaves, tensors = _set_aside(leaves)
-        ctx.arguments, inputs = _set_aside(arguments if ctx.anew else ())
-        ctx.save_for_backward(*tensors, *inputs)
-        ctx.inputs_from = len(tensors)
-        ctx.arity = len(arguments)
+        ctx.anew = any(id(t) not in known and t.is_floating_point() for t in tensors)
+        if ctx.anew:
+            ctx.arguments = _set_aside(arguments, tensors)
+        ctx.save_for_backward(*tensors)
+        ctx.pair, ctx.plain, ctx.arity = pair, plain, len(arguments)
         return y
 
     @staticmethod
@@ -62,10 +60,9 @@ class _Bridge(torch.autograd.Function):
         grad = dy[0] if len(dy) == 1 else dy
         tensors = ctx.saved_tensors
         if torch.is_grad_enabled() and ctx.anew:
-            arguments = _put_back(ctx.arguments, tensors[ctx.inputs_from :])
-            _, saved = ctx.plain.forward(*arguments)
+            _, saved = ctx.plain.forward(*_put_back(ctx.arguments, tensors))
         else:
-            saved = pytree.tree_unflatten(_put_back(ctx.leaves, tensors[: ctx.inputs_from]), ctx.structure)
+            saved = _put_back(ctx.saved, tensors)
         compute = ctx.plain.backward if torch.is_grad_enabled() else ctx.pair.backward
         gradients = compute(grad, saved)
         if not isinstance(gradients, tuple):
@@ -75,27 +72,36 @@ class _Bridge(torch.autograd.Function):
         return (None, None, *(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad[2:], strict=True)))
 
 
-class _Slot(NamedTuple):
+class _Slot:
     """Where the tensor of this number stood."""
 
-    number: int
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
-def _set_aside(leaves: Any) -> tuple[list[Any], list[Tensor]]:
-    """Split leaves into a list with slots and the tensors, which autograd must keep (it guards them against changes)."""
-    tensors: list[Tensor] = []
-    rest: list[Any] = []
-    for leaf in leaves:
-        if isinstance(leaf, Tensor):
-            rest.append(_Slot(len(tensors)))
-            tensors.append(leaf)
-        else:
-            rest.append(leaf)
-    return rest, tensors
+def _set_aside(value: Any, tensors: list[Tensor]) -> Any:
+    """The value with a slot for every tensor; the tensors are appended: autograd must keep them (it guards them against changes)."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return _Slot(len(tensors) - 1)
+    if isinstance(value, tuple):
+        return _like(value, [_set_aside(part, tensors) for part in value])
+    return value
 
 
-def _put_back(rest: list[Any], tensors: Any) -> list[Any]:
-    return [tensors[leaf.number] if isinstance(leaf, _Slot) else leaf for leaf in rest]
+def _put_back(value: Any, tensors: tuple[Tensor, ...]) -> Any:
+    if isinstance(value, _Slot):
+        return tensors[value.number]
+    if isinstance(value, tuple):
+        return _like(value, [_put_back(part, tensors) for part in value])
+    return value
+
+
+def _like(value: tuple[Any, ...], parts: list[Any]) -> tuple[Any, ...]:
+    """A tuple of the same type: named tuples take their parts one by one."""
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
 
 
 class Operation:

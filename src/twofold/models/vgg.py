@@ -2,7 +2,7 @@
 
     "32 32 M 64 64 M"       a number: conv 3x3 with so many filters -> batch norm -> ReLU;    M: max pool 2x2
 
-What is left is averaged to `grid` x `grid`, dropped out, and mapped to N logits by one linear layer. The stacks of small kernels are
+What is left is averaged to 2x2, dropped out, and mapped to N logits by one linear layer. The stacks of small kernels are
 VGG's; batch norm and the single linear layer in place of three are later habits that let 50 to 300 thousand weights suffice.
 
 Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015, section 2 and table 1;
@@ -59,8 +59,9 @@ class VGG(nn.Module):
         self.features = nn.Sequential(_stages(config))
         filters = int([word for word in config.stages.split() if word != "M"][-1])
         halvings = config.stages.split().count("M")
-        rows, columns = (min(size >> halvings, 2) for size in (config.height, config.width))
-        self.average = nn.AdaptiveAvgPool2d((rows, columns))
+        size = (config.height >> halvings, config.width >> halvings)
+        rows, columns = min(size[0], 2), min(size[1], 2)
+        self.average = nn.Identity() if size == (rows, columns) else nn.AdaptiveAvgPool2d((rows, columns))
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(filters * rows * columns, config.classes)
 
@@ -87,5 +88,5 @@ def _stages(config: VGGConfig) -> OrderedDict[str, nn.Module]:
 
 
 def build(config: VGGConfig) -> VGG:
-    """The net with He's initialisation (torch's default for the last layer)."""
+    """The net with torch's default initialisation."""
     return VGG(config)

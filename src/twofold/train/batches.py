@@ -54,7 +54,8 @@ class PictureBatches:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         order = torch.randperm(len(self.images.y_B), generator=generator)
         for chosen in order.tensor_split(self.steps())[start:]:
-            yield Pictures(self.preparation.normalise(self.images.x_BCHW[chosen]), self.images.y_B[chosen])
+            x_BCHW, y_B = (part.index_select(0, chosen) for part in self.images[:2])
+            yield Pictures(self.preparation.normalise(x_BCHW), y_B)
 
 
 def pictures_in_order(images: Images, preparation: Preparation) -> Iterator[Pictures]:

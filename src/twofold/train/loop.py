@@ -54,12 +54,12 @@ def learn(
             loss, items, carried = task.loss(model, batch, progress.carried)
             optimizer.zero_grad()
             loss.backward()
-            norm = clip_gradient(model, how.clip)
-            if not math.isfinite(loss.item() + norm):
-                raise NotFiniteError(_diverged(progress, loss.item(), norm, rate))
+            value, norm = loss.item(), clip_gradient(model, how.clip)
+            if not math.isfinite(value + norm):
+                raise NotFiniteError(_diverged(progress, value, norm, rate))
             optimizer.step()
-            progress.advance(loss.item(), items, carried)
-            watch.step(progress, loss.item(), rate)
+            progress.advance(value, items, carried)
+            watch.step(progress, value, rate)
             if watch.stop:
                 break
         if progress.step == steps:

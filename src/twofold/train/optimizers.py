@@ -41,8 +41,11 @@ def set_rate(optimizer: torch.optim.Optimizer, settings: Optimisation, step: int
 
 def clip_gradient(model: nn.Module, largest: float) -> float:
     """Scale the gradient to at most the norm `largest` (0: leave it) and return the norm that it had."""
-    norm = nn.utils.clip_grad_norm_(model.parameters(), largest if largest > 0 else math.inf, foreach=True)
-    return norm.item()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
+    if 0 < largest < norm < math.inf:  # the loop asks for the number anyway, so most steps need no pass over the gradient
+        torch._foreach_mul_(gradients, largest / norm)
+    return norm
 
 
 def _factor(settings: Optimisation, done: float) -> float:

@@ -15,7 +15,7 @@ namespace twofold {
 namespace {
 
 constexpr int64_t kLimit = int64_t{1} << 31;  // below it no product of two sizes overflows
-constexpr int64_t kGrain = 1 << 15;           // taps that are worth waking a thread for
+constexpr int64_t kGrain = 1 << 17;           // taps that are worth waking a thread for: a sleeping one takes 0.1 ms
 
 // What torch found out about the processor, so that ATEN_CPU_CAPABILITY lowers our kernels as it lowers torch's; never raised above
 // what the processor has.

@@ -4,10 +4,32 @@
 //
 //   first(x, k)          begin with x, won by tap k
 //   offer(x, k)          x wins where it is greater, or NaN against a number. So the first of equals stays, and the first NaN.
+//   gather(p, at)        p[at[0]], p[at[1]], ...
 //   every<S>(p, stride)  p[0], p[stride], ...; S is the stride where it is known (1, 2), else 0. Reads nothing beyond the last lane's.
 
 namespace twofold {
 namespace TWOFOLD_SET {
+
+// x wins over value, with its tap, where it is greater, or NaN against a number. By masks: the winner is a coin toss to a
+// processor that guesses branches, and a wrong guess costs more than the whole comparison.
+inline void take(float x, int32_t k, float& value, int32_t& tap) {
+  const int32_t mask = -static_cast<int32_t>(!(x <= value) & (value == value));
+  int32_t old_bits, new_bits;
+  __builtin_memcpy(&old_bits, &value, 4);
+  __builtin_memcpy(&new_bits, &x, 4);
+  old_bits = (old_bits & ~mask) | (new_bits & mask);
+  __builtin_memcpy(&value, &old_bits, 4);
+  tap = (tap & ~mask) | (k & mask);
+}
+
+// d, or 0 where it did not win; by a mask for the same reason.
+inline float masked(float d, bool won) {
+  int32_t bits;
+  __builtin_memcpy(&bits, &d, 4);
+  bits &= -static_cast<int32_t>(won);
+  __builtin_memcpy(&d, &bits, 4);
+  return d;
+}
 
 // Four lanes in plain C++, for what is narrow and for every other machine.
 struct Lanes4 {
@@ -21,6 +43,7 @@ struct Lanes4 {
     const int64_t step = S ? S : stride;
     return {{p[0], p[step], p[2 * step], p[3 * step]}};
   }
+  static Floats gather(const float* p, const int32_t* at) { return {{p[at[0]], p[at[1]], p[at[2]], p[at[3]]}}; }
   void first(Floats x, int32_t k) {
     for (int l = 0; l < 4; ++l) {
       value[l] = x.lane[l];
@@ -28,11 +51,7 @@ struct Lanes4 {
     }
   }
   void offer(Floats x, int32_t k) {
-    for (int l = 0; l < 4; ++l) {
-      const bool wins = !(x.lane[l] <= value[l]) & (value[l] == value[l]);
-      value[l] = wins ? x.lane[l] : value[l];
-      tap[l] = wins ? k : tap[l];
-    }
+    for (int l = 0; l < 4; ++l) take(x.lane[l], k, value[l], tap[l]);
   }
   void store(float* y) const {
     for (int l = 0; l < 4; ++l) y[l] = value[l];
@@ -44,8 +63,8 @@ struct Lanes4 {
   // dx[2l] gets dy[l] where tap k won, dx[2l + 1] where tap k + 1 did, 0 elsewhere.
   static void spread(const float* dy, const uint8_t* winner, uint8_t k, float* dx) {
     for (int l = 0; l < 4; ++l) {
-      dx[2 * l] = winner[l] == k ? dy[l] : 0.0f;
-      dx[2 * l + 1] = winner[l] == k + 1 ? dy[l] : 0.0f;
+      dx[2 * l] = masked(dy[l], winner[l] == k);
+      dx[2 * l + 1] = masked(dy[l], winner[l] == k + 1);
     }
   }
 };
@@ -65,6 +84,9 @@ struct Lanes8 {
       return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), _MM_SHUFFLE(3, 1, 2, 0)));
     }
     return _mm256_setr_ps(p[0], p[stride], p[2 * stride], p[3 * stride], p[4 * stride], p[5 * stride], p[6 * stride], p[7 * stride]);
+  }
+  static __m256 gather(const float* p, const int32_t* at) {
+    return _mm256_setr_ps(p[at[0]], p[at[1]], p[at[2]], p[at[3]], p[at[4]], p[at[5]], p[at[6]], p[at[7]]);
   }
   void first(__m256 x, int32_t k) {
     value = x;
@@ -111,6 +133,7 @@ struct Lanes16 {
     for (int l = 0; l < 16; ++l) lane[l] = p[l * stride];
     return _mm512_loadu_ps(lane);
   }
+  static __m512 gather(const float* p, const int32_t* at) { return _mm512_i32gather_ps(_mm512_loadu_si512(at), p, 4); }
   void first(__m512 x, int32_t k) {
     value = x;
     tap = _mm512_set1_epi32(k);

@@ -65,16 +65,12 @@ inline void pool_singly(const Window& w, const Row<Tap>& row, Range outputs) {
   for (int64_t q = outputs.begin; q < outputs.end; ++q) {
     const int64_t v = q * w.sw - w.left;
     const Range columns = inside(v, w.kw, w.dw, w.W);
-    int64_t tap = row.rows.begin * w.kw + columns.begin;
+    int32_t tap = static_cast<int32_t>(row.rows.begin * w.kw + columns.begin);
     float value = row.x[(row.h + row.rows.begin * w.dh) * w.W + v + columns.begin * w.dw];
     for (int64_t i = row.rows.begin; i < row.rows.end; ++i) {
       const float* line = row.x + (row.h + i * w.dh) * w.W + v;
       for (int64_t j = columns.begin; j < columns.end; ++j) {
-        const float candidate = line[j * w.dw];
-        if (!(candidate <= value) && value == value) {
-          value = candidate;
-          tap = i * w.kw + j;
-        }
+        take(line[j * w.dw], static_cast<int32_t>(i * w.kw + j), value, tap);
       }
     }
     row.y[q] = value;
@@ -139,6 +135,42 @@ void pool_maps(const Window& w, int64_t maps, const float* x, float* y, Tap* win
   }
 }
 
+// Narrow even maps under 2x2 windows side by side: a row is shorter than the lanes, so the lanes run on into the next rows and maps.
+// Output n sees x[4n - 2 (n mod Q)] and its three neighbours; the lanes hold whole rows, so the offsets are the same in every block.
+template <class Lanes, class Tap>
+void pool_narrow(const Window& w, int64_t outputs, const float* x, float* y, Winners<Tap> winners) {
+  int32_t at[Lanes::count];
+  for (int32_t l = 0; l < Lanes::count; ++l) at[l] = static_cast<int32_t>(4 * l - 2 * (l % w.Q));
+  for (int64_t begin = 0; begin < outputs; begin += Lanes::count) {
+    const int64_t n = least(begin, outputs - Lanes::count);
+    const float *upper = x + 4 * n, *lower = upper + w.W;
+    Lanes lanes;
+    lanes.first(Lanes::gather(upper, at), 0);
+    lanes.offer(Lanes::gather(upper + 1, at), 1);
+    lanes.offer(Lanes::gather(lower, at), 2);
+    lanes.offer(Lanes::gather(lower + 1, at), 3);
+    lanes.store(y + n);
+    winners.put_lanes(n, lanes);
+  }
+}
+
+template <class Tap>
+bool pool_if_narrow(const Window& w, int64_t maps, const float* x, float* y, Tap* winner) {
+  const bool side_by_side = w.kh == 2 && w.kw == 2 && w.sh == 2 && w.sw == 2 && w.dh == 1 && w.dw == 1 && !w.top && !w.left;
+  const int64_t outputs = maps * w.P * w.Q;
+#if TWOFOLD_LANES >= 16
+  using Widest = Lanes16;
+#elif TWOFOLD_LANES >= 8
+  using Widest = Lanes8;
+#else
+  using Widest = Lanes4;
+#endif
+  const bool narrow = w.Q < Widest::count && Widest::count % w.Q == 0 && outputs >= Widest::count;
+  if (!side_by_side || !narrow || w.W != 2 * w.Q || w.H != 2 * w.P) return false;
+  pool_narrow<Widest>(w, outputs, x, y, Winners<Tap>{winner});
+  return true;
+}
+
 template <class Tap>
 void pool_by_stride(const Window& w, int64_t maps, const float* x, float* y, Tap* winner) {
   if (w.sw == 1) return pool_maps<0, 0, 1>(w, maps, x, y, winner);
@@ -148,6 +180,7 @@ void pool_by_stride(const Window& w, int64_t maps, const float* x, float* y, Tap
 
 template <class Tap>
 void pool_by_kernel(const Window& w, int64_t maps, const float* x, float* y, Tap* winner) {
+  if (pool_if_narrow(w, maps, x, y, winner)) return;
   if (w.kh == 2 && w.kw == 2 && w.sw == 2) return pool_maps<2, 2, 2>(w, maps, x, y, winner);
   if (w.kh == 3 && w.kw == 3 && w.sw == 2) return pool_maps<3, 3, 2>(w, maps, x, y, winner);
   if (w.kh == 3 && w.kw == 3 && w.sw == 1) return pool_maps<3, 3, 1>(w, maps, x, y, winner);
@@ -179,10 +212,10 @@ inline void spread_row(const float* dy, const uint8_t* winner, int64_t Q, float*
 #endif
   if (Q >= 4) return spread_lanes<Lanes4>(dy, winner, Q, upper, lower);
   for (int64_t q = 0; q < Q; ++q) {
-    upper[2 * q] = winner[q] == 0 ? dy[q] : 0.0f;
-    upper[2 * q + 1] = winner[q] == 1 ? dy[q] : 0.0f;
-    lower[2 * q] = winner[q] == 2 ? dy[q] : 0.0f;
-    lower[2 * q + 1] = winner[q] == 3 ? dy[q] : 0.0f;
+    upper[2 * q] = masked(dy[q], winner[q] == 0);
+    upper[2 * q + 1] = masked(dy[q], winner[q] == 1);
+    lower[2 * q] = masked(dy[q], winner[q] == 2);
+    lower[2 * q + 1] = masked(dy[q], winner[q] == 3);
   }
 }
 
