@@ -68,6 +68,6 @@ def test_sgd_is_nesterovs():
 def test_clipping_scales_the_whole_gradient(largest, after):
     model = nn.Linear(1, 1)
     model.weight.grad, model.bias.grad = torch.full((1, 1), 3.0), torch.full((1,), 4.0)
-    assert clip_gradient(model, largest) == pytest.approx(5.0)
+    assert clip_gradient(model.parameters(), largest) == pytest.approx(5.0)
     assert math.hypot(model.weight.grad.item(), model.bias.grad.item()) == pytest.approx(after, rel=1e-5)
     assert model.weight.grad.item() / model.bias.grad.item() == pytest.approx(0.75)

@@ -62,7 +62,7 @@ class Preparation(NamedTuple):
                 f"{tuple(x_BCHW.shape)}. Make pictures with Preparation.picture and stack them"
             )
         mean_C11, std_C11 = _in_bytes(self.mean, self.std, x_BCHW.device)
-        return x_BCHW.to(torch.float32).sub_(mean_C11).div_(std_C11)
+        return torch.sub(x_BCHW, mean_C11).div_(std_C11)  # bytes become float32 within the subtraction
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for model.json."""

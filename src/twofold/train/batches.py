@@ -22,6 +22,7 @@ from twofold.data.values import Images, Text
 from twofold.tasks.classify import Pictures
 from twofold.tasks.language import Window
 
+AHEAD = 1 << 20  # values: small batches are prepared several at a time, for each operation costs more than its few bytes
 EVALUATION_BATCH = 256  # pictures
 EVALUATION_STREAMS, EVALUATION_WINDOW = 32, 256  # text
 
@@ -53,9 +54,13 @@ class PictureBatches:
     def epoch(self, number: int, start: int = 0) -> Iterator[Pictures]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         order = torch.randperm(len(self.images.y_B), generator=generator)
-        for chosen in order.tensor_split(self.steps())[start:]:
+        batches = order.tensor_split(self.steps())
+        ahead = max(1, AHEAD // (len(batches[0]) * self.images.x_BCHW[0].numel()))
+        for first in range(start, len(batches), ahead):
+            several = batches[first : first + ahead]
+            sizes, chosen = [len(batch) for batch in several], torch.cat(several)
             x_BCHW, y_B = (part.index_select(0, chosen) for part in self.images[:2])
-            yield Pictures(self.preparation.normalise(x_BCHW), y_B)
+            yield from map(Pictures, self.preparation.normalise(x_BCHW).split(sizes), y_B.split(sizes))
 
 
 def pictures_in_order(images: Images, preparation: Preparation) -> Iterator[Pictures]:

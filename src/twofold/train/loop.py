@@ -44,7 +44,7 @@ def learn(
 ) -> None:
     """Train until the last epoch, until patience ends, or until `watch.stop`. Everything that changes is in `progress`."""
     learning, how = settings.learning, settings.optimisation
-    steps = data.training.steps()
+    steps, parameters = data.training.steps(), [p for p in model.parameters() if p.requires_grad]
     while progress.epoch < learning.epochs and not progress.tired(learning.patience) and not watch.stop:
         began = time.perf_counter()
         model.train()
@@ -54,7 +54,7 @@ def learn(
             loss, items, carried = task.loss(model, batch, progress.carried)
             optimizer.zero_grad()
             loss.backward()
-            value, norm = loss.item(), clip_gradient(model, how.clip)
+            value, norm = loss.item(), clip_gradient(parameters, how.clip)
             if not math.isfinite(value + norm):
                 raise NotFiniteError(_diverged(progress, value, norm, rate))
             optimizer.step()

@@ -10,6 +10,7 @@ eq. 5; Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neu
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -39,9 +40,9 @@ def set_rate(optimizer: torch.optim.Optimizer, settings: Optimisation, step: int
     return rate
 
 
-def clip_gradient(model: nn.Module, largest: float) -> float:
+def clip_gradient(parameters: Iterable[nn.Parameter], largest: float) -> float:
     """Scale the gradient to at most the norm `largest` (0: leave it) and return the norm that it had."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
     if 0 < largest < norm < math.inf:  # the loop asks for the number anyway, so most steps need no pass over the gradient
         torch._foreach_mul_(gradients, largest / norm)
