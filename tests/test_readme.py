@@ -122,5 +122,3 @@ def test_the_version_is_written_once():
 
     assert f'version = "{twofold.__version__}"' in (ROOT / "pyproject.toml").read_text()
     assert f"## {twofold.__version__}" in (ROOT / "CHANGELOG.md").read_text()
-
-

@@ -1,7 +1,6 @@
 """The command line: results on stdout, one clear paragraph for every mistake, and exit codes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -90,7 +89,7 @@ def test_sample_writes_the_prompt_and_goes_on(capsys, writer):
 
 
 def test_lists_name_everything(capsys):
-    assert [m["name"] for m in json.loads(said(capsys, "models", "--json"))][0] == "lenet5"
+    assert json.loads(said(capsys, "models", "--json"))[0]["name"] == "lenet5"
     assert {s["name"] for s in json.loads(said(capsys, "data", "--json"))} == {"digits", "python-source"}
     assert "61,706" in said(capsys, "models") and "python-source" in said(capsys, "data")
 
@@ -167,7 +166,7 @@ def test_ctrl_c_leaves_a_valid_run_and_says_how_to_go_on(tmp_path):
     """A real process and a real signal; the run goes on afterwards and ends like any other."""
     out = tmp_path / "run"
     words = ["train", "digits", "--epochs", "25", "--config", "stages=8 M", "--out", str(out)]
-    process = subprocess.Popen([sys.executable, "-m", "twofold", *words], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
+    process = subprocess.Popen([sys.executable, "-m", "twofold", *words], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / "state" / "run.pt").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -91,9 +91,7 @@ def test_a_native_pair_is_taken_where_it_fits_and_refused_with_its_reason():
     def unfit(x):
         return "" if x.dtype == torch.float32 else f"needs float32, not {x.dtype}"
 
-    operation = differentiable(
-        square_forward, square_backward, vendor=lambda x: x * x, native=Native(counted, square_backward, unfit)
-    )
+    operation = differentiable(square_forward, square_backward, vendor=lambda x: x * x, native=Native(counted, square_backward, unfit))
     x = torch.tensor(3.0, requires_grad=True)
     (dx,) = torch.autograd.grad(operation(x), x)
     assert (dx.item(), calls) == (6.0, ["native"])
@@ -108,7 +106,7 @@ def test_an_operation_without_the_route_keeps_the_choice_of_auto():
 
 
 def test_a_misspelt_route_is_refused_with_a_suggestion():
-    with pytest.raises(ValueError, match='got \'plane\'. Did you mean "plain"'), twofold.route("plane"):
+    with pytest.raises(ValueError, match="got 'plane'. Did you mean \"plain\""), twofold.route("plane"):
         pass
 
 

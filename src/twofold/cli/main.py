@@ -61,7 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _say(message: str, code: int, debug: bool) -> int:
     if debug:
         raise  # the exception that main is handling
-    print(f"twofold: {message}", file=sys.stderr)
+    ended = message if message.endswith((".", "?", "!", ")")) else f"{message}."
+    print(f"twofold: {ended}", file=sys.stderr)
     return code
 
 

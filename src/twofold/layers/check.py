@@ -195,8 +195,7 @@ def _variables(arguments: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], Callable
 
 def _cast(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
     return tuple(
-        a.detach().to(dtype).requires_grad_(a.requires_grad) if isinstance(a, Tensor) and a.is_floating_point() else a
-        for a in arguments
+        a.detach().to(dtype).requires_grad_(a.requires_grad) if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments
     )
 
 
