@@ -1,21 +1,15 @@
 """Max pooling: our native kernel beside PyTorch's own, in its two memory layouts.
 
-    python bench/max_pool.py [--threads 2] [--rounds 300]
-
 The contestants take turns, call by call, so that a busy machine slows all alike; medians are printed, and how many times as long
 as ours each peer takes. Which route ran is asserted, and that all give the same numbers.
 """
 
-import argparse
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from side_by_side import machine, seconds
 from twofold import kernels
 from twofold.space.pooling import MaxPool2d
 
@@ -28,19 +22,15 @@ CASES = {  # batch, channels, height, width; kernel, stride, padding
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=300)
-    options = parser.parse_args()
     if not kernels.available():
         raise SystemExit(f"nothing to measure: {kernels.reason()}")
-    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    print(f"{processor()}, {options.threads} threads, torch {torch.__version__}, our kernel: {kernels.instruction_set()}")
+    print(f"{machine()}, our kernel: {kernels.instruction_set()}")
     print(f"{'':17}{'':18}{'':10}{'ours':>9} {'torch NCHW':>18} {'channels last':>18}")
     for name, (shape, window) in CASES.items():
         for what in ("forward", "training"):
-            ours, nchw, last = (1e3 * seconds for seconds in race(contestants(shape, window, what), options.rounds))
+            calls = dict(enumerate(contestants(shape, window, what)))
+            ours, nchw, last = (1e3 * taken for taken in seconds(calls, rounds=300, warm_up=5).values())
             size = "x".join(map(str, shape))
             print(f"{name:17}{size:18}{what:10}{ours:6.3f} ms {nchw:8.3f} ms {nchw / ours:4.1f}x {last:8.3f} ms {last / ours:4.1f}x")
 
@@ -80,28 +70,6 @@ def forward(layer: nn.Module, x: Tensor) -> Callable[[], Tensor]:
 def training(layer: nn.Module, x: Tensor, dy: Tensor) -> Callable[[], Tensor]:
     """A call of the layer and of its backward pass."""
     return lambda: torch.autograd.grad(layer(x), x, dy)[0]
-
-
-def race(calls: list[Callable[[], Tensor]], rounds: int) -> list[float]:
-    """The median seconds of each call, the calls taking turns."""
-    seconds: list[list[float]] = [[] for _ in calls]
-    for turn in range(rounds + 5):
-        for call, times in zip(calls, seconds, strict=True):
-            begin = time.perf_counter()
-            call()
-            if turn >= 5:  # the first turns warm up
-                times.append(time.perf_counter() - begin)
-    return [statistics.median(times) for times in seconds]
-
-
-def processor() -> str:
-    """The processor's name."""
-    described = Path("/proc/cpuinfo")
-    if described.exists():
-        for line in described.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -14,9 +15,9 @@ def machine() -> str:
     return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def seconds(contenders: dict[str, Callable[[], object]], rounds: int = 20, warm_up: int = 3) -> dict[str, float]:
+def seconds(contenders: dict[Any, Callable[[], object]], rounds: int = 20, warm_up: int = 3) -> dict[Any, float]:
     """The median time of each contender. They run in turn, so that a change of the machine's speed meets all of them alike."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[Any, list[float]] = {name: [] for name in contenders}
     for turn in range(warm_up + rounds):
         for name, contender in contenders.items():
             began = time.perf_counter()

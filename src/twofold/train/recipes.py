@@ -1,6 +1,6 @@
 """Recipes: the settings that suit a source, laid under what the user sets. A recipe names only what differs from the defaults.
 
-Measured on 2 cores of an AMD EPYC with AVX-512: see docs/train.md.
+What they reach is measured by bench/digits.py and bench/python_source.py, and told in the README.
 """
 
 from typing import Any
