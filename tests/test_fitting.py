@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -92,6 +94,13 @@ def test_settings_yaml_repeats_the_run(digits, tmp_path):
     flat = {**settings.learning.model_dump(), **settings.optimisation.model_dump(), "model": settings.model, "config": settings.config}
     again = twofold.fit(settings.source, out=tmp_path / "again", quiet=True, **flat)
     assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), digits.model.parameters(), strict=True))
+
+
+def test_two_processes_end_with_the_same_bits(tmp_path):
+    program = "import sys, twofold; twofold.fit('digits', out=sys.argv[1], epochs=1, quiet=True, config={'stages': '8 M 8 M'})"
+    for name in ("one", "two"):
+        subprocess.run([sys.executable, "-c", program, tmp_path / name], check=True)
+    assert len({(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")}) == 1
 
 
 def test_the_seed_decides_everything_and_the_users_generator_is_left_alone(tmp_path):

@@ -58,36 +58,10 @@ def test_changes_reach_the_model():
     assert (logits.shape, h.shape) == ((4, 2, 30), (2, 2, 16))
 
 
-def test_tied_weights_are_one():
-    model = build("char-lstm", vocabulary=30)
-    assert model.head.weight is model.embedding.weight
-
-
-def test_carried_state_continues_where_the_text_was_cut():
-    model = build("char-lstm", vocabulary=30, units=16, embedding=8).eval()
-    codes = torch.randint(0, 30, (10, 2))
-    whole, _ = model(codes)
-    first, state = model(codes[:4])
-    second, _ = model(codes[4:], state)
-    assert torch.allclose(torch.cat([first, second]), whole, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [(12, 12), (28, 28), (33, 20)])
-def test_lenet_takes_every_size_from_12(size):
-    model = build("lenet5", height=size[0], width=size[1], classes=3)
-    assert model(torch.zeros(2, 1, *size)).shape == (2, 3)
-
-
 BAD = {
     "name": (lambda: build("lenet"), "no model 'lenet': did you mean \"lenet5\"?"),
     "option": (lambda: build("lenet5", clases=3), "lenet5: no option 'clases'; it has in_channels, height, width, classes. Did you mean"),
     "kind": (lambda: build("lenet5", classes="ten"), "lenet5: expected classes to be a whole number, got 'ten'."),
-    "one class": (lambda: build("lenet5", classes=1), "expected classes to be at least 2, got 1"),
-    "small": (lambda: build("lenet5", height=8, width=8), "expected pictures of at least 12x12, got 8x8"),
-    "stages": (lambda: build("vgg-mini", stages="M 32"), "expected stages like"),
-    "too many poolings": (lambda: build("vgg-mini", stages="8 M M M M"), "4 poolings leave nothing"),
-    "dropout": (lambda: build("vgg-mini", dropout=1.0), "expected dropout from 0 up to, not including, 1, got 1.0"),
-    "units": (lambda: build("char-lstm", units=0), "expected units to be at least 1, got 0"),
     "truth": (lambda: build("char-lstm", tied=3), "expected tied to be true or false, got 3"),
 }
 

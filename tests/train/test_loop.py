@@ -141,14 +141,3 @@ def test_a_loss_that_is_no_number_never_reaches_the_weights():
     with pytest.raises(NotFiniteError, match=r"epoch 2, step 3: the loss is nan.*learning rate .* too high"):
         learn(model, Toy(), Data(Ones(broken=(1, 2)), lambda: [1]), chosen, optimizer, Progress(), Keep())
     assert all(torch.equal(value, seen[-1][name]) for name, value in model.state_dict().items())
-
-
-def test_a_damaged_state_is_named(tmp_path):
-    path = tmp_path / "run" / "state" / "run.pt"
-    model, optimizer, _ = start()
-    with pytest.raises(ValueError, match="holds no state"):
-        load_progress(path, model, optimizer)
-    save_progress(path, Progress(), model, optimizer)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="is damaged or belongs to another model"):
-        load_progress(path, model, optimizer)
