@@ -144,6 +144,29 @@ def test_an_interrupted_run_is_valid_and_resumes_bit_for_bit(tmp_path, interrupt
     assert {**resumed.metrics, "seconds": 0} == {**whole.metrics, "seconds": 0}
 
 
+def test_ctrl_c_in_the_last_validation_does_not_cost_the_report(tmp_path, monkeypatch):
+    end = Watch.epoch
+
+    def interrupted(self, progress, row, better):
+        end(self, progress, row, better)
+        self.stop = progress.epoch == 2
+
+    monkeypatch.setattr(Watch, "epoch", interrupted)
+    run = twofold.fit("digits", out=tmp_path / "run", **TINY)
+    assert run.metrics["test"] and run.report.exists()
+
+
+def test_a_run_that_was_killed_before_its_report_gets_one(tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("twofold.fitting.tell", killed)
+    with pytest.raises(KeyboardInterrupt):
+        twofold.fit("digits", out=tmp_path / "run", **TINY)
+    monkeypatch.undo()
+    assert twofold.resume(tmp_path / "run", quiet=True).report.exists()
+
+
 def test_an_interrupted_language_run_resumes_inside_its_streams(tmp_path, interrupt, monkeypatch):
     (tmp_path / "text.txt").write_text("".join(f"{i} times {i} is {i * i}.\n" for i in range(600)))
     settings = {"epochs": 3, "batch_size": 4, "window": 16, "config": {"units": 16, "embedding": 8, "dropout": 0.2}, "quiet": True}

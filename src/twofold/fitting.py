@@ -71,7 +71,7 @@ def _fit(wanted: Settings, folder: RunFolder, quiet: bool, again: bool = False) 
     except NotFiniteError as error:
         kept = f"The weights of epoch {progress.best_epoch} are kept in {folder.path}." if progress.best_epoch else "No epoch was complete."
         raise ValueError(f"{error} {kept}") from None
-    if watch.stop:
+    if watch.stop and not _complete(progress, settings):
         _leave_valid(folder, watch, progress)
     taken = routes_taken(model)
     folder.read_weights(model)
@@ -80,9 +80,9 @@ def _fit(wanted: Settings, folder: RunFolder, quiet: bool, again: bool = False) 
     test = run.judge(source, source.test) if source.test is not None else None
     final = {"final": True, "best_epoch": progress.best_epoch, "seconds": round(progress.seconds, 3), "validation": validation.scores}
     final |= {"routes": taken} | ({"test": test.scores} if test else {})
-    folder.write_rows([*progress.history, final])
     with told(folder.path):
         tell(folder.path, model, task, source, test or validation, progress.history, final, settings.model_dump())
+    folder.write_rows([*progress.history, final])  # last: a run with final scores has everything
     return run
 
 
@@ -124,9 +124,14 @@ def _restore(
             f"resume: the source or the model changed since {folder.path} was begun ({', '.join(changed)} differ). Train anew."
         )
     progress = load_progress(folder.state, model, optimizer)
-    if progress.epoch >= settings.learning.epochs or progress.tired(settings.learning.patience):
+    if _complete(progress, settings) and "final" in folder.read_rows()[-1]:
         raise ValueError(f"resume: {folder.path} is complete: {progress.epoch} epochs are done. Train anew for more.")
     return progress
+
+
+def _complete(progress: Progress, settings: Settings) -> bool:
+    """Whether no epoch is left; the report may be."""
+    return progress.epoch >= settings.learning.epochs or progress.tired(settings.learning.patience)
 
 
 def _leave_valid(folder: RunFolder, watch: Watch, progress: Progress) -> None:
