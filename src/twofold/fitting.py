@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from twofold import __version__
-from twofold.data.sources import Source, TextSource, open_source
+from twofold.data.sources import SOURCES, Source, TextSource, open_source
 from twofold.layers.routes import routes_taken
 from twofold.models import catalogue
 from twofold.run import Reading, Run
@@ -36,8 +36,8 @@ def fit(source: str | Path, *, out: str | Path | None = None, overwrite: bool = 
     `overwrite` is true.
     Raises ValueError for sources and settings that cannot be, before anything is written.
     """
-    wanted = Settings.of(str(source), **settings)
-    folder = RunFolder(out if out is not None else Path("runs") / (Path(wanted.source).stem or "run"))
+    wanted = Settings.of(_lasting(source), **settings)
+    folder = RunFolder(out if out is not None else Path("runs") / (Path(wanted.source).resolve().stem or "run"))
     folder.check_free(overwrite)
     with torch.random.fork_rng():
         return _fit(wanted, folder, quiet)
@@ -48,6 +48,13 @@ def resume(path: str | Path, *, quiet: bool = False) -> Run:
     folder = RunFolder(path)
     with torch.random.fork_rng():
         return _fit(folder.read_settings(), folder, quiet, again=True)
+
+
+def _lasting(source: str | Path) -> str:
+    """The source as settings.yaml keeps it: a name, or a path that holds from every folder."""
+    named = isinstance(source, str) and source in SOURCES
+    path = Path(source).expanduser()
+    return str(source) if named or not path.exists() else str(path.absolute())
 
 
 def _fit(wanted: Settings, folder: RunFolder, quiet: bool, again: bool = False) -> Run:

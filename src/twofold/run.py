@@ -25,6 +25,8 @@ from twofold.train.batches import pictures_in_order, text_in_order
 from twofold.train.folder import RunFolder
 from twofold.train.settings import Settings
 
+SPLITS = ("train", "validation", "test")
+
 
 class Prediction(NamedTuple):
     """What the model says of one picture: the class, its probability, and all classes from the most probable down."""
@@ -117,6 +119,8 @@ class Run:
 
     def evaluate(self, source: str | Path | None = None, split: str = "test") -> Evaluation:
         """Scores on a split of the run's own source, or on all of another source. Raises ValueError where it does not fit the model."""
+        if split not in SPLITS:
+            raise ValueError(f"evaluate: expected a split of {', '.join(SPLITS)}, got {split!r}.")
         opened = self.open(source)
         part = getattr(opened, split) if source is None else _everything(opened)
         return self.judge(opened, part, split)
@@ -154,7 +158,11 @@ class Run:
         missing or broken, naming the file, and for language models.
         """
         kind = self._for_pictures("predict")
-        wanted = [pictures] if isinstance(pictures, str | Path | Tensor) else list(pictures)
+        wanted = [pictures] if isinstance(pictures, str | Path | Tensor) else pictures
+        if not isinstance(wanted, list | tuple) or not all(isinstance(picture, str | Path | Tensor) for picture in wanted):
+            raise ValueError(
+                f"predict: expected paths or uint8 tensors (C, H, W), got {type(pictures).__name__}. An array? torch.as_tensor(...)."
+            )
         if not wanted:
             return []
         read = [self._read(picture, kind, resize) for picture in wanted]

@@ -124,6 +124,8 @@ BAD = {
     "option": (["train", "digits", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs?"),
     "value": (["train", "digits", "--epochs", "x"], "settings: epochs: input should be a valid integer"),
     "range": (["train", "digits", "--epochs", "0"], "settings: epochs: input should be greater than or equal to 1"),
+    "zero limit": (["train", "python-source", "--limit", "0"], "limit: expected a whole number of characters, 1,000 or more, got 0."),
+    "zero size": (["train", "digits", "--image-size", "0"], "image_size: expected a whole number of pixels from 1 to 4096, got 0."),
     "no source": (["train"], "name a source, for example: twofold train digits"),
     "source": (["train", "digit"], 'did you mean "digits"?'),
     "model": (["train", "digits", "--model", "lenet"], 'did you mean "lenet5"?'),
@@ -154,6 +156,14 @@ def test_mistakes_with_a_run(capsys, run, writer, seven, tmp_path):
     assert "does not look at pictures" in complaint(capsys, "predict", writer, seven)
     Image.new("L", (28, 28)).save(tmp_path / "large.png")
     assert "every picture that the model has seen was 8x8" in complaint(capsys, "predict", run, tmp_path / "large.png")
+
+
+def test_a_run_finds_its_source_from_every_folder(capsys, writer, tmp_path, monkeypatch):
+    monkeypatch.chdir(writer.parent)
+    words = ["--epochs", "1", "--batch-size", "4", "--config", "units=8", "embedding=4"]
+    assert main(["train", "text.txt", *words]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert "bits per character" in said(capsys, "evaluate", writer.parent / "runs" / "text")
 
 
 def test_debug_shows_where_it_came_from(tmp_path, monkeypatch):

@@ -63,3 +63,19 @@ def test_the_nearest_name(tmp_path: Path) -> None:
     assert nearest(tmp_path / "fotos") == str(tmp_path / "photos")
     assert nearest(tmp_path / "quite else") is None
     assert nearest(tmp_path / "none" / "photos") is None
+
+
+def test_runs_of_ours_are_not_data(tmp_path):
+    for place in ("photos/cats", "photos/runs/first", "photos/second", "photos/runs-of-salmon"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "photos" / "cats" / "1.png").write_bytes(b"x")
+    (tmp_path / "photos" / "runs-of-salmon" / "1.png").write_bytes(b"x")
+    for run in ("runs/first", "second"):
+        (tmp_path / "photos" / run / "settings.yaml").write_text("source: digits")
+        (tmp_path / "photos" / run / "metrics.jsonl").write_text("")
+        (tmp_path / "photos" / run / "pictures").mkdir()
+        (tmp_path / "photos" / run / "pictures" / "curves.png").write_bytes(b"x")
+    names, skipped = walk(tmp_path / "photos")
+    assert names == ["cats/1.png", "runs-of-salmon/1.png"]
+    assert [(s.path, s.reason) for s in skipped] == [("runs", "a run of ours, not data"), ("second", "a run of ours, not data")]
+    assert subfolders(tmp_path / "photos") == ["cats", "runs-of-salmon"]

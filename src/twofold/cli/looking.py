@@ -80,6 +80,8 @@ def summary(model: str, *, input: str = "", config: Changes | None = None, json:
     from twofold.see.summary import summarise
 
     if model not in MODELS and Path(model).is_dir():
+        if config:
+            raise ValueError(f"summary: {model} is a run and has its own configuration; --config changes an architecture.")
         run = load(model)
         task, built, values = run.task.name, run.model, run.reading.model_config()
     else:

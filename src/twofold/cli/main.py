@@ -53,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone
         return 0
+    except OSError as error:
+        return _say(f"the system refuses: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2, debug)
     except Exception as error:
         return _say(f"this should not have happened: {type(error).__name__}: {error} (run again with --debug and tell us)", 1, debug)
     return 0

@@ -52,14 +52,15 @@ def train(
     from twofold import fitting
 
     if resume is not None:
-        extra = source or model or config or limit or image_size or unit or learning or optimisation or out or overwrite
-        if extra:
+        others = (config, limit, image_size, unit, learning, optimisation, out)
+        if source or model or overwrite or any(value is not None for value in others):
             raise ValueError("train --resume goes on with the settings of the run: give no source and no other settings.")
         run = fitting.resume(resume)
     else:
         if not source:
             raise ValueError("train: name a source, for example: twofold train digits (twofold data lists them).")
-        flat: dict[str, Any] = {name: value for name, value in (("limit", limit), ("image_size", image_size), ("unit", unit)) if value}
+        given = {"limit": limit, "image_size": image_size, "unit": unit}
+        flat: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         for part in (learning, optimisation):
             flat |= {name: getattr(part, name) for name in part.model_fields_set} if part is not None else {}
         flat |= ({"model": model} if model else {}) | ({"config": read_changes(config)} if config else {})

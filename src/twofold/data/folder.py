@@ -23,7 +23,10 @@ def walk(root: Path) -> tuple[list[str], list[Skipped]]:
         skipped.append(Skipped(_relative(Path(error.filename), root), "no permission to look inside"))
 
     for place, folders, files in os.walk(root, onerror=refused):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        skipped += [
+            Skipped(_relative(Path(place, name), root), "a run of ours, not data") for name in folders if of_runs(Path(place, name))
+        ]
+        folders[:] = [name for name in folders if not name.startswith(".") and not of_runs(Path(place, name))]
         links = [Path(place, name) for name in folders if Path(place, name).is_symlink()]
         skipped += [Skipped(_relative(link, root), "a link to a folder is not followed") for link in links]
         for name in files:
@@ -39,8 +42,19 @@ def walk(root: Path) -> tuple[list[str], list[Skipped]]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders directly inside, sorted; no hidden ones, no links."""
-    return sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.is_symlink() and not f.name.startswith("."))
+    """Names of the folders directly inside, sorted; no hidden ones, no links, no runs of ours."""
+    inside = (f for f in folder.iterdir() if f.is_dir() and not f.is_symlink() and not f.name.startswith("."))
+    return sorted(f.name for f in inside if not of_runs(f))
+
+
+def of_runs(folder: Path) -> bool:
+    """Whether a folder is a run, or holds runs and nothing else: its pictures are of training, not to train on."""
+    if (folder / "settings.yaml").is_file() and ((folder / "metrics.jsonl").is_file() or (folder / "state").is_dir()):
+        return True
+    if folder.name != "runs" or not os.access(folder, os.R_OK | os.X_OK):
+        return False
+    entries = list(folder.iterdir())
+    return bool(entries) and all(entry.is_dir() and not entry.is_symlink() and of_runs(entry) for entry in entries)
 
 
 def printable(name: str) -> str:

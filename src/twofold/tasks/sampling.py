@@ -34,6 +34,8 @@ class Sampling:
             raise ValueError(f"sample: expected a temperature of 0 (greedy) or more, got {self.temperature}.")
         if self.top_k < 0:
             raise ValueError(f"sample: expected top-k of 0 (all tokens) or more, got {self.top_k}.")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"sample: expected a seed from 0 up to 2**31 - 1, got {self.seed}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"sample: expected top-p above 0 and up to 1 (all tokens), got {self.top_p}.")
 

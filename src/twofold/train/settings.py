@@ -132,4 +132,6 @@ def _sentence(mistake: Any) -> str:
     if mistake["type"] == "missing":
         return f"settings: {where} is missing."
     problem = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "value_error":  # our own sentence, which says what it got
+        return f"settings: {problem.rstrip('.')}."
     return f"settings: {where}: {problem[0].lower()}{problem[1:]}, got {mistake['input']!r}."
