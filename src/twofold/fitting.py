@@ -40,7 +40,7 @@ def fit(source: str | Path, *, out: str | Path | None = None, overwrite: bool = 
     folder = RunFolder(out if out is not None else Path("runs") / (Path(wanted.source).resolve().stem or "run"))
     folder.check_free(overwrite)
     with torch.random.fork_rng():
-        return _fit(wanted, folder, quiet)
+        return _fit(wanted, folder, quiet, overwrite=overwrite)
 
 
 def resume(path: str | Path, *, quiet: bool = False) -> Run:
@@ -57,7 +57,7 @@ def _lasting(source: str | Path) -> str:
     return str(source) if named or not path.exists() else str(path.absolute())
 
 
-def _fit(wanted: Settings, folder: RunFolder, quiet: bool, again: bool = False) -> Run:
+def _fit(wanted: Settings, folder: RunFolder, quiet: bool, again: bool = False, overwrite: bool = False) -> Run:
     source = open_source(wanted.source, wanted.data)
     settings = wanted if again else wanted.with_recipe(recipe(source))
     torch.manual_seed(settings.learning.seed)
@@ -69,6 +69,7 @@ def _fit(wanted: Settings, folder: RunFolder, quiet: bool, again: bool = False) 
     if again:
         progress = _restore(folder, model, optimizer, description, settings)
     else:
+        folder.check_free(overwrite)  # once more: another run may have been made meanwhile
         folder.clear()
         folder.write_settings(settings)
     watch = Watch(folder, task, settings, data.training.steps(), model, optimizer, description, quiet)
@@ -80,13 +81,12 @@ def _fit(wanted: Settings, folder: RunFolder, quiet: bool, again: bool = False) 
         raise ValueError(f"{error} {kept}") from None
     if watch.stop and not _complete(progress, settings):
         _leave_valid(folder, watch, progress)
-    taken = routes_taken(model)
     folder.read_weights(model)
     run = Run(folder, settings, model, reading)
     validation = run.judge(source, source.validation)
     test = run.judge(source, source.test) if source.test is not None else None
     final = {"final": True, "best_epoch": progress.best_epoch, "seconds": round(progress.seconds, 3), "validation": validation.scores}
-    final |= {"routes": taken} | ({"test": test.scores} if test else {})
+    final |= {"routes": routes_taken(model)} | ({"test": test.scores} if test else {})
     with told(folder.path):
         tell(folder.path, model, task, source, test or validation, progress.history, final, settings.model_dump())
     folder.write_rows([*progress.history, final])  # last: a run with final scores has everything

@@ -38,6 +38,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name.startswith("__"):  # torch.nn's __path__ would make a package of this file, with a second set of torch's classes
+        raise AttributeError(f"module 'twofold.nn' has no attribute {name!r}")
     return getattr(_torch_nn, name)
 
 

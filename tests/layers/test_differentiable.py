@@ -140,3 +140,14 @@ def test_more_gradients_than_arguments_are_our_own_mistake():
     wrong = differentiable(square_forward, lambda dy, half: (dy, dy))
     with pytest.raises(AssertionError, match="2 gradients for 1 arguments"):
         wrong(torch.tensor(1.0, requires_grad=True)).backward()
+
+
+def test_backward_inside_autocast_keeps_the_precision_of_forward():
+    layer, x = Linear(64, 8), torch.randn(32, 64)
+    gradients = []
+    for inside in (True, False):
+        layer.zero_grad()
+        with twofold.route("plain"), torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
+            layer(x).square().sum().backward()
+        gradients.append(layer.weight.grad.clone())
+    assert torch.allclose(*gradients, rtol=1e-6)

@@ -37,6 +37,7 @@ def test_settings_and_rows_come_back(folder):
 
 
 def test_a_run_is_refused_without_overwrite_and_left_as_it_is(folder):
+    folder.write_settings(Settings.of("digits"))
     folder.write_rows([{"epoch": 1}])
     with pytest.raises(ValueError, match="already holds a run.*--overwrite"):
         folder.check_free(overwrite=False)
@@ -51,6 +52,15 @@ def test_other_files_are_never_touched(folder, overwrite):
     with pytest.raises(ValueError, match=r"holds other files \(thesis.txt\)"):
         folder.check_free(overwrite)
     assert (folder.path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_pictures_that_only_have_the_name_of_ours_are_never_touched(folder, overwrite):
+    (folder.path / "pictures" / "cats").mkdir(parents=True)
+    (folder.path / "pictures" / "cats" / "1.png").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="holds pictures but no settings.yaml, so it is no run"):
+        folder.check_free(overwrite)
+    assert (folder.path / "pictures" / "cats" / "1.png").read_bytes() == b"mine"
 
 
 def test_clearing_removes_our_files_and_nothing_else(folder, tmp_path):

@@ -141,3 +141,8 @@ def test_a_loss_that_is_no_number_never_reaches_the_weights():
     with pytest.raises(NotFiniteError, match=r"epoch 2, step 3: the loss is nan.*learning rate .* too high"):
         learn(model, Toy(), Data(Ones(broken=(1, 2)), lambda: [1]), chosen, optimizer, Progress(), Keep())
     assert all(torch.equal(value, seen[-1][name]) for name, value in model.state_dict().items())
+
+
+def test_an_epoch_that_became_shorter_is_refused_not_awaited():
+    with pytest.raises(ValueError, match="9 steps of the epoch are done, but with this data and these settings it has 4"):
+        run(progress=Progress(step=9))

@@ -21,6 +21,12 @@ def test_of_equals_the_later_is_the_best_but_patience_counts_what_is_better():
     assert [progress.tired(patience) for patience in (0, 1, 2, 3)] == [False, True, True, False]
 
 
+def test_a_rank_that_is_no_number_is_never_better():
+    progress = Progress()
+    assert [progress.end_epoch({}, (rank,)) for rank in (0.5, float("nan"), 0.4)] == [True, False, False]
+    assert progress.best_epoch == 1
+
+
 def test_an_epoch_counts_its_steps_and_items_from_zero():
     progress = Progress()
     progress.advance(2.0, 3, "carried")

@@ -57,19 +57,27 @@ class _Bridge(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *dy: Any) -> Any:
-        grad = dy[0] if len(dy) == 1 else dy
-        tensors = ctx.saved_tensors
-        if torch.is_grad_enabled() and ctx.anew:
-            _, saved = ctx.plain.forward(*_put_back(ctx.arguments, tensors))
-        else:
-            saved = _put_back(ctx.saved, tensors)
-        compute = ctx.plain.backward if torch.is_grad_enabled() else ctx.pair.backward
-        gradients = compute(grad, saved)
-        if not isinstance(gradients, tuple):
-            gradients = (gradients,)
-        assert len(gradients) <= ctx.arity, f"{ctx.pair.backward}: {len(gradients)} gradients for {ctx.arity} arguments"
-        gradients += (None,) * (ctx.arity - len(gradients))
-        return (None, None, *(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad[2:], strict=True)))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):  # the precision was settled in forward
+                with torch.autocast(kind, enabled=False):
+                    return _gradients(ctx, dy)
+        return _gradients(ctx, dy)
+
+
+def _gradients(ctx: Any, dy: tuple[Any, ...]) -> Any:
+    grad = dy[0] if len(dy) == 1 else dy
+    tensors = ctx.saved_tensors
+    if torch.is_grad_enabled() and ctx.anew:
+        _, saved = ctx.plain.forward(*_put_back(ctx.arguments, tensors))
+    else:
+        saved = _put_back(ctx.saved, tensors)
+    compute = ctx.plain.backward if torch.is_grad_enabled() else ctx.pair.backward
+    gradients = compute(grad, saved)
+    if not isinstance(gradients, tuple):
+        gradients = (gradients,)
+    assert len(gradients) <= ctx.arity, f"{ctx.pair.backward}: {len(gradients)} gradients for {ctx.arity} arguments"
+    gradients += (None,) * (ctx.arity - len(gradients))
+    return (None, None, *(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad[2:], strict=True)))
 
 
 class _Slot:

@@ -45,6 +45,11 @@ class RunFolder:
         strange = [name for name in inside if name not in OURS]
         if strange:
             raise ValueError(f"{self.path} holds other files ({', '.join(strange[:3])}): name an empty or a new folder with --out.")
+        if inside and "settings.yaml" not in inside:
+            raise ValueError(
+                f"{self.path} holds {', '.join(inside[:3])} but no settings.yaml, so it is no run: "
+                "name an empty or a new folder with --out."
+            )
         if inside and not overwrite:
             raise ValueError(
                 f"{self.path} already holds a run. Keep it and name another folder with --out, or add --overwrite to replace it."
@@ -53,7 +58,7 @@ class RunFolder:
     def clear(self) -> None:
         """Make the folder ready for a new run: of an earlier one, remove our own files and nothing else."""
         with told(self.path):
-            for name in OURS:
+            for name in reversed(OURS):  # settings.yaml last: a folder that is half cleared still counts as a run
                 place = self.path / name
                 for inner in sorted(place.rglob("*"), reverse=True) if place.is_dir() and not place.is_symlink() else []:
                     inner.rmdir() if inner.is_dir() and not inner.is_symlink() else inner.unlink()

@@ -45,6 +45,11 @@ def learn(
     """Train until the last epoch, until patience ends, or until `watch.stop`. Everything that changes is in `progress`."""
     learning, how = settings.learning, settings.optimisation
     steps, parameters = data.training.steps(), [p for p in model.parameters() if p.requires_grad]
+    if progress.step > steps:
+        raise ValueError(
+            f"resume: {progress.step} steps of the epoch are done, but with this data and these settings it has {steps}. "
+            "Restore both, or train anew."
+        )
     while progress.epoch < learning.epochs and not progress.tired(learning.patience) and not watch.stop:
         began = time.perf_counter()
         model.train()
@@ -82,5 +87,5 @@ def learn(
 def _diverged(progress: Progress, loss: float, norm: float, rate: float) -> str:
     return (
         f"training stopped in epoch {progress.epoch + 1}, step {progress.step + 1}: the loss is {loss:.4g} and the gradient's norm "
-        f"{norm:.4g}. The weights of the best epoch are kept. Likely the learning rate of {rate:.2g} is too high: try a tenth of it."
+        f"{norm:.4g}. Likely the learning rate of {rate:.2g} is too high: try a tenth of it."
     )

@@ -43,7 +43,7 @@ class Progress:
         self.history.append(row)
         if self.best_rank is None or rank > self.best_rank:
             self.improved_epoch = self.epoch
-        elif rank < self.best_rank:
+        elif not rank >= self.best_rank:  # a rank that is no number is never better
             return False
         self.best_rank, self.best_epoch = rank, self.epoch
         return True
