@@ -40,9 +40,8 @@ def tell(
     notes = [*source.notes, *(f"left out: {path}: {reason}" for path, reason in source.skipped[:20])]
     summary = [*_headlines(task, final), ("training", f"{final['seconds']:.1f} s"), ("weights", f"{_weights(model):,}")]
     title = f"{settings['model']} on {source.name}"
-    told = {**settings, "data": vars(settings["data"]) if hasattr(settings["data"], "__dict__") else settings["data"]}
     routes = ", ".join(f"{count} {name}" for name, count in sorted(final["routes"].items()))
-    told["routes of the layers"] = routes
+    told = {**settings, "routes of the layers": routes}
     return report(folder, Report(title, summary, told, pictures, tables, samples, notes))
 
 

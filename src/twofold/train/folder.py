@@ -13,7 +13,6 @@ import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +68,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
 
     def write_settings(self, settings: Settings) -> None:
-        values = settings.model_dump()
-        values["data"] = asdict(settings.data)
-        self._write("settings.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
+        self._write("settings.yaml", yaml.safe_dump(settings.model_dump(), sort_keys=False, allow_unicode=True).encode())
 
     def read_settings(self) -> Settings:
         """Raises ValueError for a file that is missing or not what we wrote."""
