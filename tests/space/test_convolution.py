@@ -27,7 +27,7 @@ def by_loops(x, weight, bias, window, groups=1):
     """The sum of the law, one number at a time."""
     B, _, H, W = x.shape
     filters, per_group, kh, kw = weight.shape
-    P, Q = window.output_size(H, W)
+    P, Q = window.output_size((H, W))
     y = np.zeros((B, filters, P, Q))
     for b, f, p, q in np.ndindex(*y.shape):
         y[b, f, p, q] = 0.0 if bias is None else bias[f]

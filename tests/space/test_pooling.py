@@ -38,7 +38,7 @@ def pixels(window, size, p, q):
 def max_by_loops(x, window):
     """(y, winner): the first of the largest, or the first NaN."""
     size = x.shape[2:]
-    y = np.zeros((*x.shape[:2], *window.output_size(*size)))
+    y = np.zeros((*x.shape[:2], *window.output_size(size)))
     winner = np.zeros(y.shape, dtype=int)
     for b, c, p, q in np.ndindex(*y.shape):
         best = None
@@ -52,7 +52,7 @@ def max_by_loops(x, window):
 
 def average_by_loops(x, window, count_padding=True, divisor=None):
     size = x.shape[2:]
-    y = np.zeros((*x.shape[:2], *window.output_size(*size)))
+    y = np.zeros((*x.shape[:2], *window.output_size(size)))
     top, bottom, left, right = window.padding
     framed = (size[0] + top + bottom, size[1] + left + right)
     whole = Window(window.kernel, window.stride, dilation=window.dilation)
@@ -104,7 +104,7 @@ def test_witnesses_of_the_average(name, count_padding, divisor):
 
 def average_weights(window, size, axis, count_padding, divisor):
     """The matrix that averages along one axis: an average over a rectangle is one over its rows and one over its columns."""
-    number, before, after = window.output_size(*size)[axis], *window.padding[2 * axis : 2 * axis + 2]
+    number, before, after = window.output_size(size)[axis], *window.padding[2 * axis : 2 * axis + 2]
     matrix = torch.zeros(number, before + size[axis] + after, dtype=torch.float64)
     for p in range(number):
         places = [p * window.stride[axis] + i * window.dilation[axis] for i in range(window.kernel[axis])]
@@ -341,7 +341,7 @@ BAD = {
     "truth": (lambda: MaxPool2d(2)(torch.zeros(1, 1, 4, 4) > 0), "MaxPool2d input: expected real numbers, got bool. Use x.float()."),
     "too small": (
         lambda: MaxPool2d(2)(torch.zeros(1, 1, 1, 4)),
-        "MaxPool2d input: the kernel 2x2 does not fit into the padded map 1x4 (map 1x4, padding 0+0 rows, 0+0 columns). Use larger maps",
+        "MaxPool2d input: the kernel 2x2 does not fit into the padded map 1x4 (map 1x4, padding 0+0, 0+0). Use larger maps",
     ),
     "empty map": (lambda: AvgPool2d(2)(torch.zeros(1, 1, 0, 4)), "AvgPool2d input: expected maps of at least 1x1, got 0x4."),
     "taps that miss": (

@@ -43,17 +43,17 @@ def test_the_number_of_windows_is_that_of_walking(window, size):
         )
     ]
     if min(walked) >= 1:
-        assert window.output_size(*size) == tuple(walked)
+        assert window.output_size(size) == tuple(walked)
     else:
         with pytest.raises(ValueError, match="does not fit into the padded map"):
-            window.output_size(*size)
+            window.output_size(size)
 
 
 @given(window=windows(), size=st.tuples(st.integers(1, 9), st.integers(1, 9)))
 @settings(max_examples=150, deadline=None)
 def test_unfold_puts_every_tap_where_the_law_says_and_fold_is_its_adjoint(window, size):
     try:
-        rows, columns = window.output_size(*size)
+        rows, columns = window.output_size(size)
     except ValueError:
         return
     x = noise(2, 3, *size, grad=False)
@@ -89,8 +89,8 @@ def test_a_column_that_lies_in_no_window_gets_no_gradient():
 
 
 def test_ceil_drops_a_window_that_would_begin_in_the_padding_behind():
-    assert Window((2, 2), (3, 3), (1, 1, 1, 1), ceil=True).output_size(3, 4) == (2, 2)
-    assert Window((3, 3), (2, 2), ceil=True).output_size(2, 2) == (1, 1)
+    assert Window((2, 2), (3, 3), (1, 1, 1, 1), ceil=True).output_size((3, 4)) == (2, 2)
+    assert Window((3, 3), (2, 2), ceil=True).output_size((2, 2)) == (1, 1)
 
 
 def test_a_window_is_a_value():
@@ -108,11 +108,11 @@ BAD = {
     "three": (lambda: Window((2, 2, 2)), "got (2, 2, 2)"),
     "overflow": (lambda: Window((2, 2), dilation=(1, 2**62)), f"from 1 to {LIMIT}, got (1, {2**62})"),
     "does not fit": (
-        lambda: Window((5, 5), dilation=(2, 2)).output_size(4, 6, "Conv2d input"),
+        lambda: Window((5, 5), dilation=(2, 2)).output_size((4, 6), "Conv2d input"),
         "Conv2d input: the kernel 5x5 (dilated 9x9) does not fit into the padded map 4x6 (map 4x6, padding 0+0 rows, 0+0 columns). "
         "Use larger maps, more padding, or fewer layers that shrink the map before this one.",
     ),
-    "empty map": (lambda: Window((1, 1), padding=(1, 1, 1, 1)).output_size(0, 5), "expected maps of at least 1x1, got 0x5."),
+    "empty map": (lambda: Window((1, 1), padding=(1, 1, 1, 1)).output_size((0, 5)), "expected maps of at least 1x1, got 0x5."),
 }
 
 

@@ -41,7 +41,7 @@ class Saved(NamedTuple):
 
 def forward(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> tuple[Tensor, Saved]:
     """y_BFPQ; weight_FCij has C / groups channels."""
-    rows, columns = window.output_size(*x_BCHW.shape[2:])
+    rows, columns = window.output_size(x_BCHW.shape[2:])
     y_BGFP = matrix(weight_FCij, groups) @ grouped_columns(x_BCHW, window, groups)
     y_BFPQ = y_BGFP.reshape(x_BCHW.shape[0], weight_FCij.shape[0], rows, columns)
     if bias_F is not None:
@@ -129,7 +129,7 @@ class Conv2d(Routed, nn.Conv2d):
         if input.dim() != 4 or input.shape[1] != self.in_channels:
             expect_shape("Conv2d input", input, "B C H W", {"C": self.in_channels}, self._cause(input))
         expect_floating("Conv2d input", input, self.weight)
-        self.window().output_size(input.shape[2], input.shape[3], "Conv2d input")
+        self.window().output_size(input.shape[2:], "Conv2d input")
         return self._conv_forward(input, self.weight, self.bias)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -157,7 +157,7 @@ def divisors(like: Tensor, saved: AverageSaved) -> Tensor:
         return like.new_full((), saved.divisor)
     window, size = saved.window, saved.size
     counts = []
-    for axis, number in enumerate(window.output_size(*size)):
+    for axis, number in enumerate(window.output_size(size)):
         before, after = window.padding[2 * axis : 2 * axis + 2] if saved.count_padding else (0, 0)
         first = torch.arange(number, device=like.device) * window.stride[axis] - window.padding[2 * axis]
         tap = first[:, None] + torch.arange(window.kernel[axis], device=like.device) * window.dilation[axis]
@@ -171,7 +171,7 @@ def average_vendor(x_BCHW: Tensor, window: Window, count_padding: bool = True, d
         sides = window.padding[::2]
         return F.avg_pool2d(x_BCHW, window.kernel, window.stride, sides, window.ceil, count_padding, divisor)
     size = (x_BCHW.shape[2], x_BCHW.shape[3])
-    alone = F.pad(x_BCHW, window.frame(*size)).flatten(0, 1).unsqueeze(1)
+    alone = F.pad(x_BCHW, window.frame(size)).flatten(0, 1).unsqueeze(1)
     sums = F.conv2d(alone, x_BCHW.new_ones((1, 1, *window.kernel)), None, window.stride, 0, window.dilation)
     return sums.reshape(*x_BCHW.shape[:2], *sums.shape[2:]) / divisors(x_BCHW, AverageSaved(window, size, count_padding, divisor))
 
@@ -289,7 +289,7 @@ def expect_maps(who: str, x: Any, window: Window) -> None:
         cause = "Two axes? One map is x[None, None]." if x.dim() == 2 else ""
         expect_shape(who, x, "B C H W", None, cause)
     size = (x.shape[-2], x.shape[-1])
-    outputs = window.output_size(*size, who)
+    outputs = window.output_size(size, who)
     for axis, name in enumerate(("row", "column")):
         if window.dilation[axis] > size[axis] and not every_window_holds(window, axis, size[axis], outputs[axis]):
             raise ValueError(
