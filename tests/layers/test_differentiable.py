@@ -151,3 +151,9 @@ def test_backward_inside_autocast_keeps_the_precision_of_forward():
             layer(x).square().sum().backward()
         gradients.append(layer.weight.grad.clone())
     assert torch.allclose(*gradients, rtol=1e-6)
+
+
+def test_what_is_saved_in_a_list_is_refused():
+    operation = differentiable(lambda x: (x * x, [x]), lambda dy, saved: 2 * saved[0] * dy)
+    with pytest.raises(AssertionError, match="saved may hold tuples, not list"):
+        operation(torch.ones(2, requires_grad=True))

@@ -105,11 +105,11 @@ BAD = {
     "half a step": (lambda: Window((2, 2), stride=(1, 2.5)), "Window: expected stride"),
     "padding -1": (lambda: Window((2, 2), padding=(0, 0, -1, 0)), "expected padding to be one whole number or 4, from 0 to"),
     "truth": (lambda: Window((True, 2)), "got (True, 2)"),
-    "three": (lambda: Window((2, 2, 2)), "got (2, 2, 2)"),
+    "three": (lambda: Window((2, 2), stride=(2, 2, 2)), "got (2, 2, 2)"),
     "overflow": (lambda: Window((2, 2), dilation=(1, 2**62)), f"from 1 to {LIMIT}, got (1, {2**62})"),
     "does not fit": (
         lambda: Window((5, 5), dilation=(2, 2)).output_size((4, 6), "Conv2d input"),
-        "Conv2d input: the kernel 5x5 (dilated 9x9) does not fit into the padded map 4x6 (map 4x6, padding 0+0 rows, 0+0 columns). "
+        "Conv2d input: the kernel 5x5 (dilated 9x9) does not fit into the padded map 4x6 (map 4x6, padding 0+0, 0+0). "
         "Use larger maps, more padding, or fewer layers that shrink the map before this one.",
     ),
     "empty map": (lambda: Window((1, 1), padding=(1, 1, 1, 1)).output_size((0, 5)), "expected maps of at least 1x1, got 0x5."),

@@ -96,6 +96,7 @@ def _set_aside(value: Any, tensors: list[Tensor]) -> Any:
         return _Slot(len(tensors) - 1)
     if isinstance(value, tuple):
         return _like(value, [_set_aside(part, tensors) for part in value])
+    assert not isinstance(value, (list, dict, set)), f"saved may hold tuples, not {type(value).__name__}: autograd must see all tensors"
     return value
 
 
