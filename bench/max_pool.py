@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from side_by_side import machine, seconds
 from twofold import kernels
-from twofold.space.pooling import MaxPool2d
+from twofold.space.max_pooling import MaxPool2d
 
 CASES = {  # batch, channels, height, width; kernel, stride, padding
     "LeNet": ((64, 6, 28, 28), (2, 2, 0)),

@@ -10,29 +10,91 @@ import torch.nn as _torch_nn
 from twofold.layers.activation import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from twofold.layers.dropout import Dropout
 from twofold.layers.embedding import Embedding
+from twofold.layers.group_norm import GroupNorm
+from twofold.layers.layer_norm import LayerNorm
 from twofold.layers.linear import Linear
+from twofold.layers.local_response import LocalResponseNorm
 from twofold.layers.losses import CrossEntropyLoss
-from twofold.layers.normalization import BatchNorm2d
+from twofold.layers.maxout import Maxout
+from twofold.layers.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from twofold.layers.piecewise import Hardsigmoid, Hardswish, Hardtanh, LeakyReLU, PReLU, ReLU6
+from twofold.layers.smooth import ELU, GELU, SiLU, Softplus
+from twofold.space.adaptive import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+)
+from twofold.space.average_pooling import AvgPool1d, AvgPool2d, AvgPool3d
 from twofold.space.convolution import Conv2d
-from twofold.space.pooling import AvgPool2d, MaxPool2d
+from twofold.space.gaussian_pooling import GaussianPool1d, GaussianPool2d, GaussianPool3d
+from twofold.space.global_pooling import GlobalAvgPool, GlobalMaxPool
+from twofold.space.max_pooling import MaxPool1d, MaxPool2d, MaxPool3d
+from twofold.space.power_pooling import LPPool1d, LPPool2d, LPPool3d
+from twofold.space.pyramid import SpatialPyramidPool2d
+from twofold.space.stochastic_pooling import StochasticPool1d, StochasticPool2d, StochasticPool3d
+from twofold.space.unpooling import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from twofold.time.cells import LSTMCell
 from twofold.time.lstm import LSTM
 
 __all__ = [
+    "ELU",
+    "GELU",
     "LSTM",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
+    "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
+    "GaussianPool1d",
+    "GaussianPool2d",
+    "GaussianPool3d",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GroupNorm",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LSTMCell",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSoftmax",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
+    "Maxout",
+    "PReLU",
     "ReLU",
+    "ReLU6",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
+    "SpatialPyramidPool2d",
+    "StochasticPool1d",
+    "StochasticPool2d",
+    "StochasticPool3d",
     "Tanh",
 ]
 

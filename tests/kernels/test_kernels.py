@@ -44,7 +44,7 @@ def test_switched_off_the_other_routes_serve():
     code = """
 import torch, twofold
 from twofold import kernels
-from twofold.space.pooling import MaxPool2d
+from twofold.space.max_pooling import MaxPool2d
 layer = MaxPool2d(2)
 layer(torch.ones(1, 1, 2, 2))
 print(kernels.reason(), "|", layer.last_route, "|", repr(kernels.instruction_set()))

@@ -15,8 +15,8 @@ import twofold
 from twofold import kernels
 from twofold.kernels import max_pool
 from twofold.layers.check import check_message
-from twofold.space import pooling
-from twofold.space.pooling import max_pool2d
+from twofold.space import max_pooling
+from twofold.space.max_pooling import max_pool as operation
 from twofold.space.windows import Window
 
 needs_library = pytest.mark.skipif(not kernels.available(), reason=kernels.reason())
@@ -45,16 +45,16 @@ def agree(window, shape, seed):
     if seed % 4 == 0:
         x[torch.rand(shape, generator=numbers) < 0.2] = float("nan")
         x[torch.rand(shape, generator=numbers) < 0.2] = -float("inf")
-    y, saved = pooling.max_forward(x, window)
+    y, saved = max_pooling.max_forward(x, window)
     dy = torch.randn(y.shape, generator=numbers)
-    dx = pooling.max_backward(dy, saved)
+    dx = max_pooling.max_backward(dy, saved)
     for winner_type in (None, torch.int32, *([torch.uint8] if window.taps <= 255 else [])):
         compiled, winner = max_pool.forward(x, window, winner_type)
         assert torch.equal(compiled.nan_to_num(99), y.nan_to_num(99)) and compiled.isnan().equal(y.isnan()), (window, shape, seed)
         if winner_type is None:
             assert winner.numel() == 0
             continue
-        assert winner.dtype == winner_type and torch.equal(winner.int(), saved.winner_BCPQ.int()), (window, shape, seed)
+        assert winner.dtype == winner_type and torch.equal(winner.int(), saved.winner_BCP.int()), (window, shape, seed)
         assert torch.equal(max_pool.backward(dy, winner, window, (shape[2], shape[3])), dx), (window, shape, seed)
 
 
@@ -106,8 +106,8 @@ def in_a_process_of_its_own():
 @needs_library
 def test_several_threads_of_python_at_once():
     window, x = Window((3, 3), (2, 2), (1, 1, 1, 1)), torch.randn(8, 16, 57, 59)
-    y, saved = pooling.max_forward(x, window)
-    dx = pooling.max_backward(y, saved)
+    y, saved = max_pooling.max_forward(x, window)
+    dx = max_pooling.max_backward(y, saved)
     wrong = []
 
     def work():
@@ -127,16 +127,16 @@ def test_several_threads_of_python_at_once():
 @needs_library
 def test_without_a_gradient_no_winners_are_kept():
     x, window = torch.randn(1, 2, 4, 6), Window((2, 2), (2, 2))
-    y, saved = pooling.max_compiled(x, window)
-    assert saved is None and torch.equal(y, pooling.max_forward(x, window)[0])
+    y, saved = max_pooling.max_compiled(x, window)
+    assert saved is None and torch.equal(y, max_pooling.max_forward(x, window)[0])
 
 
 @needs_library
 def test_gradients_that_lie_strangely_in_memory():
     x = torch.randn(2, 3, 6, 8, requires_grad=True)
     window = Window((2, 2), (2, 2))
-    (dx,) = torch.autograd.grad(max_pool2d.by("native", x, window).sum(), x)  # dy is one number, expanded
-    assert torch.equal(dx, torch.autograd.grad(max_pool2d.by("plain", x, window).sum(), x)[0])
+    (dx,) = torch.autograd.grad(operation.by("native", x, window).sum(), x)  # dy is one number, expanded
+    assert torch.equal(dx, torch.autograd.grad(operation.by("plain", x, window).sum(), x)[0])
 
 
 class Labelled(torch.Tensor):
@@ -158,15 +158,15 @@ def test_what_does_not_fit_is_refused_with_the_reason_and_served_otherwise(name)
     x, reason = UNFIT[name]
     window = Window((2, 2), (2, 2))
     assert max_pool.unfit(x, window) == reason
-    assert max_pool2d.choose(x, window) == "vendor"
+    assert operation.choose(x, window) == "vendor"
     with twofold.route("native"):
-        check_message(lambda: max_pool2d(x, window), f'route "native": {reason}.')
+        check_message(lambda: operation(x, window), f'route "native": {reason}.')
 
 
 @needs_library
 def test_forward_mode_goes_through_torch():
     x, window = torch.randn(1, 2, 4, 4), Window((2, 2), (2, 2))
-    assert max_pool2d.choose(x, window) == "native"
+    assert operation.choose(x, window) == "native"
     with torch.autograd.forward_ad.dual_level():
         assert "forward-mode" in max_pool.unfit(x, window)
 

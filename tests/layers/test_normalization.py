@@ -1,15 +1,17 @@
-"""BatchNorm2d: the witnesses in training and in use, the laws of the gradient, and running statistics equal to torch's."""
+"""Batch normalisation: the witnesses in training and in use, the laws of the gradient, and running statistics equal to torch's."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn as torch_nn
 
 import twofold
 from twofold.layers import normalization as page
 from twofold.layers.check import Case, check, check_differences, check_drop_in, check_expression, noise
 from twofold.layers.differentiable import differentiable
-from twofold.layers.normalization import BatchNorm2d, batch_norm, running_norm
+from twofold.layers.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, batch_norm, running_norm
 
 EPS = 1e-3
 X = (2 * noise(3, 2, 4, 5, seed=1) + 1).detach().requires_grad_()
@@ -19,14 +21,14 @@ MEAN, VARIANCE = noise(2, seed=4, grad=False), noise(2, seed=5, grad=False).squa
 
 def by_rows(x, scale, shift, eps):
     """One channel a row, its statistics by torch's own; scale and shift folded into one slope and one offset."""
-    rows = x.transpose(0, 1).flatten(1)
+    rows = x.transpose(0, 1).reshape(x.shape[1], -1)
     return by_line(x, scale, shift, rows.mean(1), rows.var(1, correction=0), eps)
 
 
 def by_line(x, scale, shift, mean, variance, eps):
     slope = (variance + eps) ** -0.5 * (1 if scale is None else scale)
     offset = (0 if shift is None else shift) - mean * slope
-    return torch.einsum("bchw,c->bchw", x, slope) + offset.reshape(1, -1, 1, 1)
+    return torch.einsum("bc...,c->bc...", x, slope) + offset.reshape(1, -1, *(1,) * (x.dim() - 2))
 
 
 CASES = {
@@ -41,6 +43,10 @@ CASES = {
     "one pixel": (X.detach()[:, :, :1, :1].requires_grad_(), SCALE, SHIFT, EPS),
     "one channel": (noise(2, 1, 3, 2, seed=6), noise(1, seed=7), noise(1, seed=8), EPS),
     "two values": (noise(2, 3, 1, 1, seed=6), noise(3, seed=7), noise(3, seed=8), EPS),
+    "rows": (noise(5, 2, seed=6), SCALE, SHIFT, EPS),
+    "rows, one channel": (noise(5, 1, seed=6), noise(1, seed=7), noise(1, seed=8), EPS),
+    "sequences": (noise(3, 2, 4, seed=6), SCALE, SHIFT, EPS),
+    "volumes": (noise(2, 2, 3, 1, 2, seed=6), SCALE, SHIFT, EPS),
     "channels last": (X.detach().contiguous(memory_format=torch.channels_last).requires_grad_(), SCALE, SHIFT, EPS),
     "transposed": (X.detach().transpose(2, 3).requires_grad_(), SCALE, SHIFT, EPS),
     "sliced": (X.detach()[:, :, ::2, 1:4].requires_grad_(), SCALE, SHIFT, EPS),
@@ -61,18 +67,6 @@ def test_witnesses_in_use(name):
     check(Case(running_norm, (x, scale, shift, mean, variance, eps), by_line))
 
 
-def test_values_by_loops():
-    x, scale, shift = (t.detach().numpy() for t in (X, SCALE, SHIFT))
-    expected = np.empty((3, 2, 4, 5))
-    for c in range(2):
-        values = [x[b, c, h, w] for b, h, w in np.ndindex(3, 4, 5)]
-        mean = sum(values) / 60
-        variance = sum((v - mean) ** 2 for v in values) / 60
-        for b, h, w in np.ndindex(3, 4, 5):
-            expected[b, c, h, w] = (x[b, c, h, w] - mean) / (variance + EPS) ** 0.5 * scale[c] + shift[c]
-    assert np.allclose(batch_norm.explain(X, SCALE, SHIFT, EPS)[0].numpy(), expected, rtol=0, atol=1e-12)
-
-
 def test_the_answer_knows_no_shift_nor_scale_of_the_input():
     y, _ = batch_norm.explain(X, SCALE, SHIFT, 1e-12)
     moved, _ = batch_norm.explain(X * 7 + 100, SCALE, SHIFT, 1e-12)
@@ -85,7 +79,7 @@ def test_the_answer_knows_no_shift_nor_scale_of_the_input():
 def test_the_gradient_is_orthogonal_to_one_and_to_the_normalised_values():
     _, saved = page.batch_forward(X.detach(), SCALE.detach(), SHIFT.detach(), 1e-12)
     dx, _, _ = page.batch_backward(noise(*X.shape, seed=9, grad=False), saved)
-    for direction in (torch.ones_like(dx), saved.normal_BCHW):
+    for direction in (torch.ones_like(dx), saved.normal_BCH):
         assert torch.allclose((dx * direction).sum((0, 2, 3)), torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-10)
 
 
@@ -121,6 +115,42 @@ def test_stands_in_for_torch(name, route):
         check_drop_in(ours, theirs, X)
         check_drop_in(ours.eval(), theirs.eval(), X)
     assert ours.last_route == route
+
+
+RANKS = {
+    "rows": (BatchNorm1d, torch_nn.BatchNorm1d, (5, 2)),
+    "sequences": (BatchNorm1d, torch_nn.BatchNorm1d, (3, 2, 4)),
+    "volumes": (BatchNorm3d, torch_nn.BatchNorm3d, (2, 2, 3, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("route", ["plain", "vendor"])
+@pytest.mark.parametrize("name", RANKS)
+def test_every_rank_stands_in_for_torch_and_remembers_the_same(name, route):
+    ours, theirs, shape = RANKS[name]
+    pair = ours(2, momentum=0.3, dtype=torch.float64), theirs(2, momentum=0.3, dtype=torch.float64)
+    for layer in pair:
+        for number, weight in enumerate(layer.parameters()):
+            weight.data.copy_(noise(2, seed=number))
+    with twofold.route(route):
+        check_drop_in(*pair, noise(*shape, seed=1))
+        check_drop_in(pair[0].eval(), pair[1].eval(), noise(*shape, seed=2))
+        for value, expected in zip(pair[0].buffers(), pair[1].buffers(), strict=True):
+            assert torch.allclose(value, expected, rtol=1e-12)
+        assert pair[0](torch.zeros(0, *shape[1:], dtype=torch.float64)).shape == (0, *shape[1:])
+    assert pair[0].last_route == route
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.lists(st.integers(1, 3), max_size=3), st.integers(0, 99))
+def test_drawn_shapes_by_loops(rows, channels, size, seed):
+    x, scale, shift = noise(rows, channels, *size, seed=seed), noise(channels, seed=seed + 1), noise(channels, seed=seed + 2)
+    check_expression(Case(batch_norm, (x, scale, shift, EPS), by_rows))
+    y, values = batch_norm.explain(x, scale, shift, EPS)[0], x.detach().numpy()
+    for c in range(channels):
+        mean = sum(values[:, c].flatten()) / values[:, c].size
+        rate = (sum((values[:, c].flatten() - mean) ** 2) / values[:, c].size + EPS) ** -0.5
+        assert np.allclose(y.numpy()[:, c], (values[:, c] - mean) * rate * scale[c].item() + shift[c].item(), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("route", ["plain", "vendor"])
@@ -183,7 +213,8 @@ def test_half_precision_maps_meet_weights_of_full(training):
     results = []
     for route in ("plain", "vendor"):
         with twofold.route(route):
-            results.append(layer(x).float())
+            results.append(layer(x))
+    assert results[0].dtype == results[1].dtype == torch.bfloat16
     assert torch.allclose(*results, rtol=2e-2, atol=2e-2)
 
 
@@ -191,8 +222,8 @@ def without(term):
     """The gradient in training with one of its three terms left out."""
 
     def backward(dy, saved):
-        n, r = saved.normal_BCHW, page.slope(saved)
-        terms = [dy, -page.on_maps(dy.mean((0, 2, 3))), -n * page.on_maps((dy * n).mean((0, 2, 3)))]
+        n, r = saved.normal_BCH, page.on_maps(page.slope(saved), dy)
+        terms = [dy, -page.on_maps(dy.mean((0, 2, 3)), dy), -n * page.on_maps((dy * n).mean((0, 2, 3)), dy)]
         _, dscale, dshift = page.running_backward(dy, saved)
         return sum(t for i, t in enumerate(terms) if i != term) * r, dscale, dshift
 
@@ -223,7 +254,7 @@ MUTANTS = {
     "without the term of the mean": (page.batch_forward, without(1)),
     "without the term of the variance": (page.batch_forward, without(2)),
     "as if the statistics were given": (page.batch_forward, page.running_backward),
-    "without the rate": (page.batch_forward, changed(0, lambda dx: dx * page.on_maps(page.statistics(X)[1] + EPS) ** 0.5)),
+    "without the rate": (page.batch_forward, changed(0, lambda dx: dx * page.on_maps(page.statistics(X)[1] + EPS, dx) ** 0.5)),
     "dscale averaged": (page.batch_forward, changed(1, lambda d: d / 60)),
     "dshift averaged": (page.batch_forward, changed(2, lambda d: d / 60)),
     "dscale without gradient": (page.batch_forward, changed(1, lambda d: None)),
@@ -255,12 +286,30 @@ BAD = {
     ),
     "channels last": (lambda: BatchNorm2d(3)(torch.zeros(2, 5, 6, 3)), "C is 5, not 3. Channels last? x.permute(0, 3, 1, 2)."),
     "one image": (lambda: BatchNorm2d(3)(torch.zeros(3, 5, 6)), "got (3, 5, 6): 3 axes, not 4. One image? x.unsqueeze(0)."),
-    "features": (lambda: BatchNorm2d(3)(torch.zeros(2, 3)), "2 axes, not 4. Features without maps? That is torch.nn.BatchNorm1d."),
+    "features": (lambda: BatchNorm2d(3)(torch.zeros(2, 3)), "2 axes, not 4. Features without maps? That is BatchNorm1d."),
     "one value": (
         lambda: BatchNorm2d(3)(torch.zeros(1, 3, 1, 1)),
         "BatchNorm2d input: expected more than one value a channel, to take the variance of, got (1, 3, 1, 1): B H W = 1. Train with",
     ),
     "one value, not tracked": (lambda: BatchNorm2d(3, track_running_stats=False).eval()(torch.zeros(1, 3, 1, 1)), "B H W = 1"),
+    "channels of rows": (lambda: BatchNorm1d(3)(torch.zeros(2, 4)), "BatchNorm1d input: expected (B, C=3), got (2, 4): C is 4, not 3."),
+    "sequences, channels last": (
+        lambda: BatchNorm1d(3)(torch.zeros(2, 5, 3)),
+        "expected (B, C=3, T), got (2, 5, 3): C is 5, not 3. Channels last? x.permute(0, 2, 1).",
+    ),
+    "one row of features": (
+        lambda: BatchNorm1d(3)(torch.zeros(3)),
+        "expected (B, C=3, T), got (3,): 1 axes, not 3. One row? x.unsqueeze(0).",
+    ),
+    "maps into rows": (lambda: BatchNorm1d(3)(torch.zeros(2, 3, 4, 5)), "4 axes, not 3. Maps? That is BatchNorm2d."),
+    "one row to learn from": (lambda: BatchNorm1d(3)(torch.zeros(1, 3)), "got (1, 3): B = 1. Train with a batch of at least 2"),
+    "one step to learn from": (lambda: BatchNorm1d(3)(torch.zeros(1, 3, 1)), "got (1, 3, 1): B T = 1."),
+    "volumes, channels last": (lambda: BatchNorm3d(3)(torch.zeros(2, 4, 5, 6, 3)), "Channels last? x.permute(0, 4, 1, 2, 3)."),
+    "one volume": (
+        lambda: BatchNorm3d(3)(torch.zeros(3, 4, 5, 6)),
+        "expected (B, C=3, D, H, W), got (3, 4, 5, 6): 4 axes, not 5. One volume?",
+    ),
+    "volumes into maps": (lambda: BatchNorm2d(3)(torch.zeros(2, 3, 4, 5, 6)), "5 axes, not 4. Volumes? That is BatchNorm3d."),
     "bytes": (lambda: BatchNorm2d(3)(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)), "Convert and scale: x.float() / 255."),
     "dtype": (lambda: BatchNorm2d(3)(torch.zeros(2, 3, 4, 4).double()), "expected float32, the dtype of the weights, got float64."),
     "dtype of the statistics": (lambda: BatchNorm2d(3, affine=False)(torch.zeros(2, 3, 4, 4).double()), "got float64."),

@@ -1,5 +1,6 @@
-"""Max pooling of float32 maps, compiled (cpu/max_pool.h): the law of space/pooling.py, bit for bit."""
+"""Max pooling of float32 maps, compiled (cpu/max_pool.h): the law of space/max_pooling.py, bit for bit."""
 
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -22,6 +23,7 @@ class Window(Protocol):
     @property
     def dilation(self) -> tuple[int, ...]: ...
     def output_size(self, size: tuple[int, ...]) -> tuple[int, ...]: ...
+    def __hash__(self) -> int: ...
 
 
 def unfit(x_BCHW: Tensor, window: Window) -> str:
@@ -53,7 +55,8 @@ def backward(dy_BCPQ: Tensor, winner_BCPQ: Tensor, window: Window, size: tuple[i
     return dx
 
 
-def geometry(window: Window, height: int, width: int) -> list[int]:
+@lru_cache(maxsize=1024)  # a net asks for the same few with every batch
+def geometry(window: Window, height: int, width: int) -> tuple[int, ...]:
     """P Q kh kw sh sw top left dh dw, as the compiled form wants them."""
     top, _, left, _ = window.padding
-    return [*window.output_size((height, width)), *window.kernel, *window.stride, top, left, *window.dilation]
+    return (*window.output_size((height, width)), *window.kernel, *window.stride, top, left, *window.dilation)

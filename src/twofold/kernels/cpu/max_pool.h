@@ -1,4 +1,4 @@
-// Max pooling of float maps, the law of space/pooling.py:
+// Max pooling of float maps, the law of space/max_pooling.py:
 //
 //   forward    y[p,q] = max_k x[window(p,q,k)]      the first of equals wins, the first NaN beats every number, padding never wins
 //   backward   dx[h,w] = sum of dy[p,q] over the windows that (h,w) won, in reading order
