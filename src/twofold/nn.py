@@ -28,12 +28,13 @@ from twofold.space.adaptive import (
     AdaptiveMaxPool3d,
 )
 from twofold.space.average_pooling import AvgPool1d, AvgPool2d, AvgPool3d
-from twofold.space.convolution import Conv2d
+from twofold.space.convolution import Conv1d, Conv2d, Conv3d, DepthwiseConv2d
 from twofold.space.gaussian_pooling import GaussianPool1d, GaussianPool2d, GaussianPool3d
 from twofold.space.global_pooling import GlobalAvgPool, GlobalMaxPool
 from twofold.space.max_pooling import MaxPool1d, MaxPool2d, MaxPool3d
 from twofold.space.power_pooling import LPPool1d, LPPool2d, LPPool3d
 from twofold.space.pyramid import SpatialPyramidPool2d
+from twofold.space.sequential import Sequential
 from twofold.space.stochastic_pooling import StochasticPool1d, StochasticPool2d, StochasticPool3d
 from twofold.space.unpooling import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from twofold.time.cells import LSTMCell
@@ -55,8 +56,11 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
     "CrossEntropyLoss",
+    "DepthwiseConv2d",
     "Dropout",
     "Embedding",
     "GaussianPool1d",
@@ -87,6 +91,7 @@ __all__ = [
     "PReLU",
     "ReLU",
     "ReLU6",
+    "Sequential",
     "SiLU",
     "Sigmoid",
     "Softmax",

@@ -33,12 +33,14 @@ class Pair(NamedTuple):
 class Native(NamedTuple):
     """A compiled pair, and the question whether it can serve: `unfit(*arguments)` is the reason why not, or ''.
 
-    Its `saved` has the type of the plain form's, or holds floating-point intermediates (then second derivatives start anew).
+    `worth(*arguments)`: whether `auto` should take it where it fits; without it, always. Its `saved` has the type of the plain form's, or
+    an attribute `compiled` that is true: then second derivatives start anew from the arguments, as with floating-point intermediates.
     """
 
     forward: Forward
     backward: Backward
     unfit: Callable[..., str]
+    worth: Callable[..., bool] | None = None
 
 
 class _Bridge(torch.autograd.Function):
@@ -48,7 +50,7 @@ class _Bridge(torch.autograd.Function):
         tensors: list[Tensor] = []
         ctx.saved = _set_aside(saved, tensors)
         known = {id(t) for t in (*arguments, *(y if isinstance(y, tuple) else (y,)))}
-        ctx.anew = any(id(t) not in known and t.is_floating_point() for t in tensors)
+        ctx.anew = any(id(t) not in known and t.is_floating_point() for t in tensors) or getattr(saved, "compiled", False)
         if ctx.anew:
             ctx.arguments = _set_aside(arguments, tensors)
         ctx.save_for_backward(*tensors)
@@ -147,9 +149,14 @@ class Operation:
             if reason:
                 raise ValueError(f'route "native": {reason}. Use route("auto"), which takes what fits.')
             return "native"
-        if self.native is not None and not self.native.unfit(*arguments) and not traced():
+        if self.native is not None and self._native_wins(*arguments) and not traced():
             return "native"
         return "vendor" if self.vendor is not None else "plain"
+
+    def _native_wins(self, *arguments: Any) -> bool:
+        assert self.native is not None
+        worth = self.native.worth
+        return (worth is None or worth(*arguments)) and not self.native.unfit(*arguments)
 
     def by(self, route_name: str, *arguments: Any) -> Any:
         """Apply by the named route."""

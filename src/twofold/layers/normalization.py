@@ -135,11 +135,11 @@ class _BatchNorm(Routed, nn.modules.batchnorm._BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, **unshifted)
 
     def forward(self, input: Tensor) -> Tensor:
-        self._expect_maps(input)
+        self.expect_input(input)
         operation = batch_norm
         arguments: tuple[Any, ...] = (input, self.weight, self.bias)
         if self.training or self.running_mean is None:
-            self._expect_several(input)
+            self.expect_several(input)
         else:
             operation = running_norm
             arguments += (self.running_mean, self.running_var)
@@ -147,25 +147,23 @@ class _BatchNorm(Routed, nn.modules.batchnorm._BatchNorm):
         self.took(chosen)
         if chosen == "vendor":
             return super().forward(input)  # torch's own operator normalises and remembers in one pass
-        if self.training and self.track_running_stats:
-            self._remember(input)
+        if self.training and self.running_mean is not None:
+            self.remember(*statistics(input.detach().to(self.running_mean.dtype)), input.numel() // self.num_features)
         y_BCH: Tensor = operation.by(chosen, *arguments, self.eps)
         return y_BCH
 
     @torch.no_grad()
-    def _remember(self, x_BCH: Tensor) -> None:
-        """Move the running values towards those of the batch; an empty batch has none, it is only counted."""
+    def remember(self, mean_C: Tensor, variance_C: Tensor, number: int) -> None:
+        """Move the running values towards those of a batch with so many values a channel; an empty batch is only counted."""
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        number = x_BCH.numel() // self.num_features
         if not number:
             return
-        factor = 1 / self.num_batches_tracked.to(torch.float64) if self.momentum is None else self.momentum
-        mean_C, variance_C = statistics(x_BCH.to(self.running_mean.dtype))
-        for running_C, new_C in ((self.running_mean, mean_C), (self.running_var, variance_C * (number / (number - 1)))):
-            running_C.copy_(running_C * (1 - factor) + new_C * factor)
+        factor = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean_C, factor)
+        self.running_var.lerp_(variance_C * (number / (number - 1)), factor)
 
-    def _expect_maps(self, x: Any) -> None:
+    def expect_input(self, x: Any) -> None:
         who = f"{type(self).__name__} input"
         expect_tensor(who, x)
         rank = x.dim()
@@ -176,7 +174,7 @@ class _BatchNorm(Routed, nn.modules.batchnorm._BatchNorm):
             expect_shape(who, x, f"B C {self.maps.get(rank, self.maps[max(self.maps)])}", {"C": self.num_features}, cause)
         expect_dtype(who, x, self.running_mean if self.weight is None else self.weight)
 
-    def _expect_several(self, x_BCH: Tensor) -> None:
+    def expect_several(self, x_BCH: Tensor) -> None:
         if x_BCH.numel() == self.num_features:
             who = f"{type(self).__name__} input"
             wanted = "more than one value a channel, to take the variance of"

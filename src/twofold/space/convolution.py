@@ -1,103 +1,44 @@
-"""Convolution over maps.     B images, C channels, F filters, H W map, P Q windows, K = kh kw taps (see windows.py)
+"""The convolution layers, for signals, maps and volumes.     B images, C channels, F filters, P windows, k taps along an axis
 
-    columns[b,c,k,p,q] = what tap k of window (p,q) sees of x[b,c]                                        (unfold)
+    y = correlate(x, weight, bias)                       the kernel is not turned around: correlation.py says the law and its gradients
+    P = floor((n + before + after - d (k - 1) - 1) / s) + 1        along an axis of n numbers, with stride s and dilation d
 
-    forward    y[b,f,p,q] = sum_c,k W[f,c,k] columns[b,c,k,p,q] + bias[f]
-    backward   dcolumns[b,c,k,p,q] = sum_f W[f,c,k] dy[b,f,p,q]          dx = fold(dcolumns)
-               dW[f,c,k] = sum_b,p,q dy[b,f,p,q] columns[b,c,k,p,q]      dbias[f] = sum_b,p,q dy[b,f,p,q]
+padding        one number, one per axis, one per side (before, after; for each axis), pairs, or a word (padding.py): "valid", "same",
+               "same_upper", "same_lower", "full"
+padding_mode   what lies beyond the map: "zeros", "reflect", "replicate", "circular"
+algorithm      None: the fastest (routes); else always that one of algorithms.py: "columns", "taps", "winograd", "fourier"
 
-The kernel is not flipped: in mathematics this is correlation, which deep learning calls convolution. The textbook says the same
-of dx in other words: put stride - 1 zeros between the rows and columns of dy, then dx is the full correlation of that with the
-kernel turned by 180 degrees (equally: the convolution with the kernel as it is). A test proves that both are one.
-
-With groups, channels and filters are split into as many parts, and each part of the filters sees its part of the channels alone.
-
-LeCun et al., "Backpropagation applied to handwritten zip code recognition", Neural Computation 1, 1989;
-the matrix form: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document processing", 2006
+LeCun et al., "Gradient-based learning applied to document recognition", Proceedings of the IEEE 86, 1998, section II
 """
 
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twofold.layers.differentiable import differentiable
 from twofold.layers.expect import expect_floating, expect_positive, expect_shape, expect_tensor
-from twofold.layers.routes import Routed
-from twofold.space.padding import MODES, expect_room, pad2d
-from twofold.space.windows import Window, fold, remember, unfold, whole_numbers
+from twofold.layers.routes import Routed, traced, wanted_route
+from twofold.space.algorithms import ALGORITHMS, expect_algorithm, prefers_fourier
+from twofold.space.correlation import correlate
+from twofold.space.padding import BY_SIZE, MODES, expect_room, pad, sides_of
+from twofold.space.pooling import expect_countable
+from twofold.space.windows import LETTERS, Window, remember, whole_numbers
 
 
-class Saved(NamedTuple):
-    """What backward needs. The columns are K times as large as x: they are made anew, not kept."""
+class Convolving(Routed):
+    """Mixed into torch's convolution layers: more ways to pad, a choice of algorithm, routes and clear errors."""
 
-    x_BCHW: Tensor
-    weight_FCij: Tensor
-    has_bias: bool
-    window: Window
+    axes: ClassVar[int]
+    in_channels: int
+    out_channels: int
     groups: int
-
-
-def forward(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> tuple[Tensor, Saved]:
-    """y_BFPQ; weight_FCij has C / groups channels."""
-    rows, columns = window.output_size(x_BCHW.shape[2:])
-    y_BGFP = matrix(weight_FCij, groups) @ grouped_columns(x_BCHW, window, groups)
-    y_BFPQ = y_BGFP.reshape(x_BCHW.shape[0], weight_FCij.shape[0], rows, columns)
-    if bias_F is not None:
-        y_BFPQ = y_BFPQ + bias_F[:, None, None]
-    return y_BFPQ, Saved(x_BCHW, weight_FCij, bias_F is not None, window, groups)
-
-
-def backward(dy_BFPQ: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(dx_BCHW, dweight_FCij, dbias_F)"""
-    x_BCHW, weight_FCij, has_bias, window, groups = saved
-    batch, filters, rows, columns = dy_BFPQ.shape
-    dy_BGFP = dy_BFPQ.reshape(batch, groups, filters // groups, rows * columns)
-    dcolumns_BGKP = matrix(weight_FCij, groups).transpose(1, 2) @ dy_BGFP
-    dcolumns_BCKPQ = dcolumns_BGKP.reshape(batch, x_BCHW.shape[1], window.taps, rows, columns)
-    dx_BCHW = fold(dcolumns_BCKPQ, window, (x_BCHW.shape[2], x_BCHW.shape[3]))
-    dweight_GFK = (dy_BGFP @ grouped_columns(x_BCHW, window, groups).transpose(2, 3)).sum(0)
-    return dx_BCHW, dweight_GFK.reshape(weight_FCij.shape), dy_BFPQ.sum((0, 2, 3)) if has_bias else None
-
-
-def matrix(weight_FCij: Tensor, groups: int) -> Tensor:
-    """One matrix a group: its filters by all taps of its channels."""
-    filters, channels, rows, columns = weight_FCij.shape
-    return weight_FCij.reshape(groups, filters // groups, channels * rows * columns)
-
-
-def grouped_columns(x_BCHW: Tensor, window: Window, groups: int) -> Tensor:
-    """One matrix an image and group: all taps of its channels by all windows."""
-    columns_BCKPQ = unfold(x_BCHW, window)
-    batch, channels, taps, rows, columns = columns_BCKPQ.shape
-    return columns_BCKPQ.reshape(batch, groups, channels // groups * taps, rows * columns)
-
-
-def vendor(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> Tensor:
-    """PyTorch's own, which pads both sides alike: what differs is padded beforehand."""
-    top, bottom, left, right = window.padding
-    if top == bottom and left == right:
-        return F.conv2d(x_BCHW, weight_FCij, bias_F, window.stride, (top, left), window.dilation, groups)
-    return F.conv2d(F.pad(x_BCHW, (left, right, top, bottom)), weight_FCij, bias_F, window.stride, 0, window.dilation, groups)
-
-
-conv2d = differentiable(forward, backward, vendor=vendor)
-
-
-class Conv2d(Routed, nn.Conv2d):
-    """Convolution over maps (B, C, H, W); torch.nn.Conv2d with routes and clear errors.
-
-    padding: whole numbers, "valid" (none) or "same" (P Q = H W; stride 1; an even kernel pads one more below and on the right).
-    padding_mode: "zeros", "reflect", "replicate" or "circular".
-    Raises ValueError for settings that cannot be, and for input of another rank, channel number, dtype or device, or too small.
-
-    >>> import torch
-    >>> layer = Conv2d(1, 1, (1, 2), bias=False)
-    >>> _ = layer.load_state_dict({"weight": torch.tensor([[[[1.0, 10.0]]]])})
-    >>> layer(torch.tensor([[[[1.0, 2.0, 3.0]]]])).tolist()
-    [[[[21.0, 32.0]]]]
-    """
+    kernel_size: Any
+    stride: Any
+    padding: Any
+    dilation: Any
+    padding_mode: Any
+    weight: Tensor
+    bias: Any
 
     def __init__(  # type: ignore[no-untyped-def]
         self,
@@ -112,72 +53,163 @@ class Conv2d(Routed, nn.Conv2d):
         padding_mode: Any = "zeros",
         device=None,
         dtype=None,
+        *,
+        algorithm: str | None = None,
     ) -> None:
-        expect_positive("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
-        expect_divisible("Conv2d", groups, in_channels=in_channels, out_channels=out_channels)
+        who = type(self).__name__
+        expect_positive(who, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        expect_divisible(who, groups, in_channels=in_channels, out_channels=out_channels)
         if padding_mode not in ("zeros", *MODES):
-            raise ValueError(f"Conv2d: expected padding_mode to be one of zeros, {', '.join(MODES)}, got {padding_mode!r}.")
-        window_of(kernel_size, stride, padding, dilation)
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
+            raise ValueError(f"{who}: expected padding_mode to be one of zeros, {', '.join(MODES)}, got {padding_mode!r}.")
+        if algorithm is not None:
+            expect_algorithm(who, algorithm)
+        window_of(who, self.axes, kernel_size, stride, padding, dilation)
+        theirs = padding if isinstance(padding, int) or padding == "valid" else 0  # torch refuses what it lacks
+        super().__init__(in_channels, out_channels, kernel_size, stride, theirs, dilation, groups, bias, padding_mode, device, dtype)
+        if theirs != padding:
+            self.padding = as_torch_writes(padding, self.axes)
+        self.algorithm = algorithm
 
-    def window(self) -> Window:
-        """The geometry that the settings say."""
-        return remember(self, (self.kernel_size, self.stride, self.padding, self.dilation), window_of)
+    def window(self, size: Sequence[int] | None = None) -> Window:
+        """The geometry that the settings say; for maps of this size, where the padding depends on it."""
+        settings = (type(self).__name__, self.axes, self.kernel_size, self.stride, self.padding, self.dilation)
+        if self.padding in BY_SIZE and size is not None:
+            return remember(self, (*settings, tuple(map(int, size))), window_of)
+        return remember(self, settings, window_of)
+
+    def fitting(self, input: Any) -> Window:
+        """The window, once the input is known to fit; a shape that has passed is not looked at again."""
+        watched = traced()
+        passed = None if watched else self.__dict__.get("_passed")
+        if (
+            passed is not None
+            and isinstance(input, Tensor)
+            and passed[1] == input.shape
+            and passed[2] is input.dtype
+            and passed[3] is self.weight.dtype
+            and passed[4] == input.device
+            and passed[0] is self.window(input.shape[2:])
+        ):
+            return passed[0]
+        who = f"{type(self).__name__} input"
+        expect_tensor(who, input)
+        if input.dim() != self.axes + 2 or input.shape[1] != self.in_channels:
+            expect_shape(who, input, f"B C {LETTERS[self.axes]}", {"C": self.in_channels}, self._cause(input))
+        expect_floating(who, input, self.weight)
+        window = self.window(input.shape[2:])
+        counts = window.output_size(input.shape[2:], who)
+        if self.padding_mode != "zeros":
+            expect_room(who, input.shape[2:], window.padding, self.padding_mode)
+        if not watched:
+            expect_countable(who, "outputs", (input.shape[0], self.out_channels, *counts), "Use smaller batches or larger strides.")
+            self.__dict__["_passed"] = (window, input.shape, input.dtype, self.weight.dtype, input.device)
+        return window
 
     def forward(self, input: Tensor) -> Tensor:
-        expect_tensor("Conv2d input", input)
-        if input.dim() != 4 or input.shape[1] != self.in_channels:
-            expect_shape("Conv2d input", input, "B C H W", {"C": self.in_channels}, self._cause(input))
-        expect_floating("Conv2d input", input, self.weight)
-        self.window().output_size(input.shape[2:], "Conv2d input")
         return self._conv_forward(input, self.weight, self.bias)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        window = self.window()
-        if self.padding_mode == "zeros":
-            return self.run(conv2d, input, weight, bias, window, self.groups)
-        expect_room("Conv2d input", (input.shape[2], input.shape[3]), window.padding, self.padding_mode)
-        framed = pad2d(input, window.padding, self.padding_mode)
-        return self.run(conv2d, framed, weight, bias, replace(window, padding=(0, 0, 0, 0)), self.groups)
+        x, window = input, self.fitting(input)
+        if self.padding_mode != "zeros":
+            x, window = pad(x, window.padding, self.padding_mode), Window(window.kernel, window.stride, (0,), window.dilation)
+        name = self.algorithm
+        if name is None and window.taps >= 200 and wanted_route() == "auto" and not traced() and prefers_fourier(x, weight, window):
+            name = "fourier"
+        if name is None:
+            y: Tensor = self.run(correlate, x, weight, bias, window, self.groups)
+            return y
+        self.took(name)
+        return ALGORITHMS[name].by("plain", x, weight, bias, window, self.groups)
 
     def _cause(self, input: Tensor) -> str:
-        if input.dim() == 3:
-            return "One image? x.unsqueeze(0). A batch of grey images? x.unsqueeze(1)."
-        if input.dim() != 4:
+        if input.dim() == self.axes + 1:
+            one, many = {1: ("signal", ""), 2: ("image", "A batch of grey images? x.unsqueeze(1)."), 3: ("volume", "")}[self.axes]
+            return f"One {one}? x.unsqueeze(0). {many}".rstrip()
+        if input.dim() != self.axes + 2:
             return ""
-        if input.shape[3] == self.in_channels:
-            return "Channels last? x.permute(0, 3, 1, 2)."
-        found = {1: "Grey", 3: "Colour", 4: "Transparent"}.get(input.shape[1])
+        if input.shape[-1] == self.in_channels:
+            return f"Channels last? x.permute({', '.join(map(str, (0, self.axes + 1, *range(1, self.axes + 1))))})."
+        found = {1: "Grey", 3: "Colour", 4: "Transparent"}.get(input.shape[1]) if self.axes == 2 else None
         return f"{found} images? Build the model with in_channels={input.shape[1]}." if found else ""
 
-
-def window_of(kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:
-    """The window that Conv2d's settings say; ValueError for settings that cannot be."""
-    kernel = whole_numbers("Conv2d", "kernel_size", kernel_size, 2, 1)
-    steps = whole_numbers("Conv2d", "stride", stride, 2, 1)
-    spread = whole_numbers("Conv2d", "dilation", dilation, 2, 1)
-    if isinstance(padding, str):
-        sides = named_padding(padding, kernel, steps, spread)
-    else:
-        rows, columns = whole_numbers("Conv2d", "padding", padding, 2, 0)
-        sides = (rows, rows, columns, columns)
-    return Window((kernel[0], kernel[1]), (steps[0], steps[1]), sides, (spread[0], spread[1]))
+    def extra_repr(self) -> str:
+        shown: str = super().extra_repr()
+        return shown + (f", algorithm={self.algorithm}" if self.algorithm else "")
 
 
-def named_padding(name: str, kernel: Any, stride: Any, dilation: Any) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of "same" and "valid"."""
-    if name == "valid":
-        return 0, 0, 0, 0
-    if name != "same":
-        raise ValueError(f'Conv2d: expected padding to be whole numbers, "same" or "valid", got {name!r}.')
-    if stride != (1, 1):
-        rows, columns = (d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
-        raise ValueError(
-            f'Conv2d: padding="same" with stride {stride} is not defined here: with a stride the map shrinks in any case. '
-            f"Give the padding in numbers, for an odd kernel padding=({rows}, {columns})."
-        )
-    rows, columns = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
-    return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
+class Conv1d(Convolving, nn.Conv1d):
+    """Convolution over signals (B, C, T); torch.nn.Conv1d with more ways to pad, algorithms, routes and clear errors.
+
+    Settings as above. Raises ValueError for settings that cannot be, and for input of another rank, channel number, dtype or device,
+    too small, or with more than 2^31 - 1 outputs.
+
+    >>> import torch
+    >>> layer = Conv1d(1, 1, 2, bias=False)
+    >>> _ = layer.load_state_dict({"weight": torch.tensor([[[1.0, 10.0]]])})
+    >>> layer(torch.tensor([[[1.0, 2.0, 3.0]]])).tolist()
+    [[[21.0, 32.0]]]
+    """
+
+    axes = 1
+
+
+class Conv2d(Convolving, nn.Conv2d):
+    """Convolution over maps (B, C, H, W); torch.nn.Conv2d with more ways to pad, algorithms, routes and clear errors.
+
+    Settings and errors as Conv1d.
+
+    >>> import torch
+    >>> Conv2d(3, 8, 3, stride=2, padding="same_upper")(torch.zeros(1, 3, 224, 224)).shape
+    torch.Size([1, 8, 112, 112])
+    """
+
+    axes = 2
+
+
+class Conv3d(Convolving, nn.Conv3d):
+    """Convolution over volumes (B, C, D, H, W); torch.nn.Conv3d with more ways to pad, algorithms, routes and clear errors.
+
+    Settings and errors as Conv1d.
+
+    >>> import torch
+    >>> Conv3d(1, 2, 3, padding="full")(torch.zeros(1, 1, 4, 5, 6)).shape
+    torch.Size([1, 2, 6, 7, 8])
+    """
+
+    axes = 3
+
+
+class DepthwiseConv2d(Conv2d):
+    """Every channel with `multiplier` filters of its own: Conv2d with groups = channels.
+
+    Followed by a 1x1 convolution it is a separable convolution: Chollet, "Xception", CVPR 2017; Howard et al., "MobileNets", 2017.
+
+    >>> import torch
+    >>> DepthwiseConv2d(3, 3, multiplier=2, padding="same")(torch.zeros(1, 3, 8, 8)).shape
+    torch.Size([1, 6, 8, 8])
+    """
+
+    def __init__(self, channels: int, kernel_size: Any, multiplier: int = 1, **settings: Any) -> None:
+        expect_positive("DepthwiseConv2d", channels=channels, multiplier=multiplier)
+        refuse = {"groups", "in_channels", "out_channels"} & set(settings)
+        if refuse:
+            raise ValueError(f"DepthwiseConv2d: {', '.join(sorted(refuse))} follow from channels={channels} and multiplier={multiplier}.")
+        super().__init__(channels, channels * multiplier, kernel_size, groups=channels, **settings)
+
+
+def window_of(who: str, axes: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, size: Sequence[int] | None = None) -> Window:
+    """The window that a convolution's settings say; ValueError for settings that cannot be."""
+    kernel = whole_numbers(who, "kernel_size", kernel_size, axes, 1)
+    steps = whole_numbers(who, "stride", stride, axes, 1)
+    gaps = whole_numbers(who, "dilation", dilation, axes, 1)
+    return Window(kernel, steps, sides_of(who, padding, kernel, steps, gaps, size), gaps)
+
+
+def as_torch_writes(padding: Any, axes: int) -> Any:
+    """The padding as torch's layers keep it, where they have it: one number per axis; words and sides as they were given."""
+    if isinstance(padding, (tuple, list)):
+        return tuple(tuple(side) if isinstance(side, list) else side for side in padding)
+    return padding if isinstance(padding, str) else (int(padding),) * axes
 
 
 def expect_divisible(who: str, groups: int, **channels: int) -> None:

@@ -14,6 +14,13 @@
 #define TWOFOLD_LANES 16
 #include "lanes.h"
 #include "max_pool.h"
+#include "vectors.h"
+#include "frame.h"
+#include "by_width.h"
+#include "by_filters.h"
+#include "convolution.h"
+#include "winograd.h"
+#include "norm.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -22,7 +29,8 @@
 #endif
 
 const twofold::Kernels& twofold::avx512_kernels() {
-  static const Kernels table{"avx512", avx512::max_pool, avx512::max_pool_backward};
+  static const Kernels table{"avx512", avx512::max_pool, avx512::max_pool_backward, avx512::convolution_kernels, avx512::winograd_kernels,
+      avx512::norm_kernels};
   return table;
 }
 #endif

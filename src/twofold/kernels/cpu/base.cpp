@@ -5,8 +5,16 @@
 #define TWOFOLD_LANES 4
 #include "lanes.h"
 #include "max_pool.h"
+#include "vectors.h"
+#include "frame.h"
+#include "by_width.h"
+#include "by_filters.h"
+#include "convolution.h"
+#include "winograd.h"
+#include "norm.h"
 
 const twofold::Kernels& twofold::base_kernels() {
-  static const Kernels table{"base", base::max_pool, base::max_pool_backward};
+  static const Kernels table{"base", base::max_pool, base::max_pool_backward, base::convolution_kernels, base::winograd_kernels,
+      base::norm_kernels};
   return table;
 }

@@ -9,12 +9,11 @@
 #include <tuple>
 #include <vector>
 
-#include "table.h"
+#include "dispatch.h"
 
 namespace twofold {
 namespace {
 
-constexpr int64_t kLimit = int64_t{1} << 31;  // below it no product of two sizes overflows
 constexpr int64_t kGrain = 1 << 17;           // taps that are worth waking a thread for: a sleeping one takes 0.1 ms
 
 // What torch found out about the processor, so that ATEN_CPU_CAPABILITY lowers our kernels as it lowers torch's; never raised above
@@ -29,11 +28,6 @@ const Kernels& choose() {
   if ((capability == "AVX512" || capability == "AVX2") && avx2) return avx2_kernels();
 #endif
   return base_kernels();
-}
-
-const Kernels& kernels() {
-  static const Kernels& chosen = choose();
-  return chosen;
 }
 
 std::string instruction_set() { return kernels().instruction_set; }
@@ -58,8 +52,7 @@ void check_axis(int64_t size, int64_t windows, int64_t taps, int64_t stride, int
 Window checked(int64_t H, int64_t W, at::IntArrayRef geometry) {
   TORCH_CHECK_VALUE(geometry.size() == 10, "max_pool2d: expected 10 numbers of geometry, got ", geometry.size());
   const auto& g = geometry;
-  check_axis(H, g[0], g[2], g[4], g[6], g[8]);
-  check_axis(W, g[1], g[3], g[5], g[7], g[9]);
+  check_pool(H, W, g);
   return {H, W, g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8], g[9]};
 }
 
@@ -113,6 +106,17 @@ at::Tensor max_pool2d_backward(const at::Tensor& dy, const at::Tensor& winner, a
 }
 
 }  // namespace
+
+void check_pool(int64_t H, int64_t W, at::IntArrayRef g) {
+  check_axis(H, g[0], g[2], g[4], g[6], g[8]);
+  check_axis(W, g[1], g[3], g[5], g[7], g[9]);
+}
+
+const Kernels& kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}
+
 }  // namespace twofold
 
 TORCH_LIBRARY(twofold, m) {

@@ -2,6 +2,9 @@
 #pragma once
 #include <cstdint>
 
+#include "convolution_table.h"
+#include "norm_table.h"
+
 namespace twofold {
 
 // H W map, P Q output, kh kw taps, sh sw stride, top left padding, dh dw dilation. A tap's number is i * kw + j.
@@ -16,6 +19,9 @@ struct Kernels {
   // offset[k] is where tap k lies relative to the window's first tap, in elements of the map.
   void (*max_pool_backward)(
       const Window&, int64_t maps, const float* dy, const void* winner, int tap_bytes, const int64_t* offset, float* dx);
+  ConvolutionKernels convolution;
+  WinogradKernels winograd;
+  NormKernels norm;
 };
 
 const Kernels& base_kernels();

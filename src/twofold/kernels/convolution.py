@@ -1,0 +1,82 @@
+"""Convolution of float32 maps, compiled (cpu/convolution.h, cpu/winograd.h): the law of space/convolution.py.
+
+Two ways to fill the lanes: along the width, for few filters, and over the filters, for many. Both write the padding out, so that no
+tap asks whether it is inside, and leave out rows of taps that see padding alone. With 3x3 taps, stride 1 and many channels Winograd's
+algorithm saves more than half of the multiplications. The gradient of the input is the same computation with the kernel turned, for
+stride 1. PyTorch's own operator computes it with a stride, and the gradient of weights that are too many to be held per thread.
+"""
+
+import torch
+from torch import Tensor
+
+from twofold.kernels.fit import Window, geometry, obstacle
+
+CHOOSE, DIRECT, WINOGRAD = 0, 1, 2
+HELD = 1 << 15  # C F, above which the sums of a weight gradient leave the second cache
+
+
+def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> str:
+    """Why the compiled form cannot serve, or ''."""
+    if x_BCHW.dim() != 4:
+        return "needs maps of two axes"
+    top, bottom, left, right = window.padding
+    if (top != bottom or left != right) and (window.stride != (1, 1) or weight_FCij.shape[0] * weight_FCij.shape[1] > HELD):
+        return "needs equal padding on both sides where a stride is not 1 or the channels are many"
+    return obstacle(x_BCHW, weight_FCij, bias_F)
+
+
+def forward(
+    x_BCHW: Tensor,
+    weight_FCij: Tensor,
+    bias_F: Tensor | None,
+    window: Window,
+    groups: int = 1,
+    *,
+    relu: bool = False,
+    algorithm: int = CHOOSE,
+) -> Tensor:
+    """y_BFPQ, through ReLU where asked for."""
+    numbers = geometry(window, x_BCHW.shape[2], x_BCHW.shape[3])
+    y: Tensor = torch.ops.twofold.convolution.default(x_BCHW, weight_FCij, bias_F, numbers, groups, relu, algorithm)
+    return y
+
+
+def pooled(
+    x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window, relu: bool, with_winners: bool
+) -> tuple[Tensor, Tensor]:
+    """(y_BFPQ, winner_BFPQ) of convolution, perhaps ReLU, and max pooling; the map between them is never written out."""
+    numbers = geometry(window, x_BCHW.shape[2], x_BCHW.shape[3])
+    y, winner = torch.ops.twofold.convolution_max_pool.default(
+        x_BCHW, weight_FCij, bias_F, numbers, relu, geometry(pool, numbers[0], numbers[1]), with_winners, CHOOSE
+    )
+    return y, winner
+
+
+def backward(
+    dy_BFPQ: Tensor,
+    x_BCHW: Tensor,
+    weight_FCij: Tensor,
+    has_bias: bool,
+    window: Window,
+    groups: int = 1,
+    *,
+    with_dx: bool = True,
+    algorithm: int = CHOOSE,
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """(dx_BCHW, dweight_FCij, dbias_F); dx is None where it is not wanted."""
+    dy, height, width = dy_BFPQ.contiguous(), x_BCHW.shape[2], x_BCHW.shape[3]
+    numbers = geometry(window, height, width)
+    dx_here, dweight_here = window.stride == (1, 1), weight_FCij.shape[0] * weight_FCij.shape[1] <= HELD
+    theirs = (with_dx and not dx_here, not dweight_here, not dweight_here and has_bias)
+    dx = dweight = dbias = None
+    if any(theirs):
+        filters, sides = [weight_FCij.shape[0]] if has_bias else None, window.padding[::2]
+        dx, dweight, dbias = torch.ops.aten.convolution_backward.default(
+            dy, x_BCHW, weight_FCij, filters, window.stride, sides, window.dilation, False, (0, 0), groups, theirs
+        )
+    if with_dx and dx_here:
+        dx = torch.ops.twofold.convolution_dx.default(dy, weight_FCij, numbers, groups, height, width, algorithm)
+    if dweight_here:
+        dweight, dbias = torch.ops.twofold.convolution_dweight.default(x_BCHW, dy, numbers, groups, has_bias, algorithm)
+    assert dweight is not None
+    return dx, dweight, dbias if has_bias else None

@@ -1,0 +1,51 @@
+"""What every compiled kernel asks of its input before it can serve, and the numbers that tell it where windows lie."""
+
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from twofold import kernels
+
+
+class Window(Protocol):
+    """What a window must say."""
+
+    @property
+    def kernel(self) -> tuple[int, ...]: ...
+    @property
+    def stride(self) -> tuple[int, ...]: ...
+    @property
+    def padding(self) -> tuple[int, ...]: ...
+    @property
+    def dilation(self) -> tuple[int, ...]: ...
+    def output_size(self, size: tuple[int, ...]) -> tuple[int, ...]: ...
+    def __hash__(self) -> int: ...
+
+
+def obstacle(*tensors: Tensor | None) -> str:
+    """Why a kernel cannot take these tensors, or '': plain, contiguous, float32, on the CPU, and nobody but autograd is watching."""
+    if not kernels.available():
+        return kernels.reason()
+    for x in tensors:
+        if x is None:
+            continue
+        if type(x) is not Tensor and type(x) is not Parameter:
+            return f"needs a plain tensor, not {type(x).__name__}"
+        if x.dtype != torch.float32 or not x.is_cpu:
+            return f"needs float32 on the CPU, not {str(x.dtype).removeprefix('torch.')} on {x.device}"
+        if not x.is_contiguous():
+            return "needs a contiguous map in the order (B, C, H, W)"
+    if forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None:
+        return "cannot be seen by forward-mode differentiation or by torch.jit.trace"
+    return ""
+
+
+@lru_cache(maxsize=1024)  # a net asks for the same few with every batch
+def geometry(window: Window, height: int, width: int) -> tuple[int, ...]:
+    """P Q kh kw sh sw top left dh dw, as the compiled forms want them."""
+    top, _, left, _ = window.padding
+    return (*window.output_size((height, width)), *window.kernel, *window.stride, top, left, *window.dilation)

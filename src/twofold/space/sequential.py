@@ -1,0 +1,140 @@
+"""Layers one after the other, and what is faster together computed together.
+
+    y = f_n(... f_2(f_1(x)))
+
+    Conv2d, ReLU [, MaxPool2d]             space/fused.py
+    BatchNorm2d, ReLU [, MaxPool2d]        space/fused_norm.py
+
+The layers stay what they are: their names, weights and settings are read anew with every call, and `last_route` says "fused" of each that
+was. Where a hook watches one of them, a route other than auto or native is asked for, a compiler looks on, or the compiled form
+cannot serve the input, they are called one by one.
+
+Chen et al., "TVM: an automated end-to-end optimizing compiler for deep learning", OSDI 2018, section 3: operator fusion
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+
+from twofold.layers.activation import ReLU
+from twofold.layers.normalization import BatchNorm2d
+from twofold.layers.routes import Routed, traced, wanted_route
+from twofold.space.convolution import Conv2d
+from twofold.space.correlation import worth
+from twofold.space.fused import convolve_relu_pool
+from twofold.space.fused_norm import norm_relu_pool
+from twofold.space.max_pooling import MaxPool2d, expect_ordered
+from twofold.space.windows import Window
+
+Chain = tuple[nn.Module, ...]
+
+
+class Sequential(nn.Sequential):
+    """Layers one after the other; torch.nn.Sequential that fuses convolution or normalisation with the ReLU and pool behind it.
+
+    >>> from twofold import nn
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+    >>> net(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 4, 3, 3])
+    """
+
+    def forward(self, input: Any) -> Any:
+        layers = tuple(self._modules.values())
+        known = self.__dict__.get("_chains")
+        if known is None or known[0] != layers:
+            known = self.__dict__["_chains"] = (layers, tuple(chains(layers)))
+        x, together = input, wanted_route() in ("auto", "native") and not traced()
+        for fuse, chain in known[1]:
+            fused = fuse(chain, x) if fuse is not None and together and not watched(chain) else None
+            if fused is not None:
+                x = fused
+                continue
+            for layer in chain:
+                x = layer(x)
+        return x
+
+
+Fuse = Callable[[Chain, Any], Tensor | None]
+
+
+def chains(layers: Chain) -> Iterator[tuple[Fuse | None, Chain]]:
+    """The layers in order, those together that can be fused."""
+    at = 0
+    while at < len(layers):
+        fuse: Fuse | None = {Conv2d: convolved, BatchNorm2d: normalised}.get(type(layers[at]))
+        length = 1
+        if fuse is not None and at + 1 < len(layers) and type(layers[at + 1]) in (ReLU, nn.ReLU):
+            length = 3 if at + 2 < len(layers) and type(layers[at + 2]) is MaxPool2d else 2
+        yield fuse if length > 1 else None, layers[at : at + length]
+        at += length
+
+
+def watched(chain: Chain) -> bool:
+    """Whether a hook wants to see what goes in or comes out of one of the layers."""
+    if hooks._has_any_global_hook():
+        return True
+    return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in chain)
+
+
+def convolved(chain: Chain, x: Any) -> Tensor | None:
+    """Convolution, ReLU and perhaps a pool in one go, or None where the compiled form does not suit."""
+    conv = chain[0]
+    assert isinstance(conv, Conv2d)
+    if conv.groups != 1 or conv.padding_mode != "zeros" or conv.algorithm is not None:
+        return None
+    window = conv.fitting(x)
+    if not worth(x, conv.weight, conv.bias, window):
+        return None
+    pool = pool_after(chain, x, (x.shape[0], conv.out_channels, *window.output_size(x.shape[2:])))
+    if pool is NOT_SUITED:
+        return None
+    y: Tensor | None = take(chain, convolve_relu_pool, x, conv.weight, conv.bias, window, pool)
+    return y
+
+
+def normalised(chain: Chain, x: Any) -> Tensor | None:
+    """Normalisation, ReLU and perhaps a pool in one go, or None where the compiled form does not suit."""
+    norm = chain[0]
+    assert isinstance(norm, BatchNorm2d)
+    norm.expect_input(x)
+    pool = pool_after(chain, x, x.shape)
+    if pool is NOT_SUITED or not x.numel():
+        return None
+    by_batch = norm.training or norm.running_mean is None
+    if by_batch:
+        norm.expect_several(x)
+    given = (None, None) if by_batch else (norm.running_mean, norm.running_var)
+    came = take(chain, norm_relu_pool, x, norm.weight, norm.bias, *given, norm.eps, pool)
+    if came is None:
+        return None
+    y: Tensor = came[0]
+    if norm.training and norm.track_running_stats:
+        norm.remember(came[1], came[2], x.numel() // norm.num_features)
+    return y
+
+
+NOT_SUITED = Window((1, 1), padding=(1, 1, 1, 1))
+
+
+def pool_after(chain: Chain, x: Tensor, size: Sequence[int]) -> Window | None:
+    """The pool's window over maps of this size, None without a pool, NOT_SUITED for one that returns more than its maxima."""
+    if len(chain) < 3:
+        return None
+    pool = chain[2]
+    assert isinstance(pool, MaxPool2d)
+    return NOT_SUITED if pool.return_indices else pool.fitting(x.new_empty(()).expand(size), expect_ordered)
+
+
+def take(chain: Chain, operation: Any, *arguments: Any) -> Any:
+    """The operation by its compiled form where that serves, else None."""
+    if torch.is_autocast_enabled("cpu"):  # asks for another precision
+        return None
+    if operation.native.unfit(*arguments):
+        return None
+    for layer in chain:
+        if isinstance(layer, Routed):
+            layer.took("fused")
+    return operation.by("native", *arguments)
