@@ -54,7 +54,7 @@ def forward(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Wi
     size = tuple(x_BCH.shape[2:])
     axes, maps = last(window), x_BCH.shape[0] * (x_BCH.shape[1] + weight_FCi.shape[0])
     blocks = blocks_of(size, window, maps, prod(weight_FCi.shape[:2]))
-    seen = torch.fft.rfftn(cut(F.pad(x_BCH, frame(size, window, blocks)), blocks), dim=axes).unflatten(2, (groups, -1))
+    seen = torch.fft.rfftn(cut(framed(x_BCH, window, blocks), blocks), dim=axes).unflatten(2, (groups, -1))
     taps = torch.fft.rfftn(stuffed(weight_FCi, window.dilation), s=blocks.size, dim=axes).unflatten(0, (groups, -1))
     y_NBF = torch.fft.irfftn(products(seen, taps.conj()).flatten(2, 3), s=blocks.size, dim=axes)
     y_BFP = joined(y_NBF, blocks)[:, :, *strided(size, window)]
@@ -73,7 +73,7 @@ def backward(dy_BFP: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor | Non
     whole[:, :, *strided(size, window)] = dy_BFP
     dy = torch.fft.rfftn(parted(whole, blocks), s=blocks.size, dim=axes).unflatten(2, (groups, -1))
     dx_NBC = torch.fft.irfftn(products(dy, taps.transpose(1, 2)).flatten(2, 3), s=blocks.size, dim=axes)
-    dx_BCH = F.pad(added_up(dx_NBC, blocks), [-n for n in frame(size, window, blocks)])
+    dx_BCH = unframed(added_up(dx_NBC, blocks), size, window)
     spectra = [(dy.conj() * seen[:, :, :, channel, None]).sum((0, 1)) for channel in range(channels)]
     dtaps = torch.fft.irfftn(torch.stack(spectra, 2), s=blocks.size, dim=axes)
     dweight = dtaps.flatten(0, 1)[:, :, *(slice(0, (k - 1) * d + 1, d) for k, d in zip(kernel, window.dilation, strict=True))]
@@ -108,13 +108,23 @@ def strided(size: Sequence[int], window: Window) -> tuple[slice, ...]:
     return tuple(slice(0, (n - 1) * s + 1, s) for n, s in zip(window.output_size(size), window.stride, strict=True))
 
 
-def frame(size: Sequence[int], window: Window, blocks: Blocks) -> tuple[int, ...]:
-    """The padding, with what the last block needs beyond it (or less, where the last rows are not seen), in the order of F.pad."""
+def framed(x_BCH: Tensor, window: Window, blocks: Blocks) -> Tensor:
+    """The padded map, as far as the blocks cover it, with zeros behind where they reach beyond it."""
     added: list[int] = []
     for axis in reversed(range(window.axes)):
         before = window.padding[2 * axis]
-        added += [before, blocks.covered[axis] - size[axis] - before]
-    return tuple(added)
+        added += [before, max(blocks.covered[axis] - x_BCH.shape[2 + axis] - before, 0)]
+    return F.pad(x_BCH, added)[:, :, *(slice(0, n) for n in blocks.covered)]
+
+
+def unframed(dframed_BCH: Tensor, size: Sequence[int], window: Window) -> Tensor:
+    """The adjoint of `framed`: what the blocks did not cover has no gradient."""
+    missing: list[int] = []
+    for axis in reversed(range(window.axes)):
+        before = window.padding[2 * axis]
+        missing += [0, max(before + size[axis] - dframed_BCH.shape[2 + axis], 0)]
+    whole = F.pad(dframed_BCH, missing)
+    return whole[:, :, *(slice(before, before + n) for (before, _), n in zip(window.sides(), size, strict=True))]
 
 
 def cut(framed_BCH: Tensor, blocks: Blocks) -> Tensor:
