@@ -143,7 +143,7 @@ void weight_gradient(const Convolution& c, const Frame& frame, bool along_width,
       for (int64_t g = 0; g < frame.images; ++g) {
         const float* from = dy + g * dy_image + (f * c.P + frame.row) * c.Q;
         float* to = arranged + f * step + g * frame.image;
-        for (int64_t p = 0; p < frame.rows; ++p, from += c.Q, to += frame.pitch) fill_row(from, Inside(0, 1, c.Q, c.Q), to, frame.pitch);
+        for (int64_t p = 0; p < frame.rows; ++p, from += c.Q, to += frame.pitch) fill_row(from, Seen{0, 1, c.Q, frame.pitch}, to);
         fill_zero(to - frame.pitch + c.Q, Vector::lanes);  // where vectors run on
       }
     }

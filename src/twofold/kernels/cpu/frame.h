@@ -10,30 +10,28 @@ inline int64_t whole_lanes(int64_t n) { return parts(n, Vector::lanes) * Vector:
 
 inline void fill_zero(float* begin, int64_t count) { __builtin_memset(begin, 0, static_cast<uint64_t>(count) * sizeof(float)); }
 
-// Which of `count` neighbouring numbers, a stride apart, are inside a row: begin..end. They begin at `start`, outside or inside.
-struct Inside {
-  int64_t start, step, begin, end;
-  Inside(int64_t start, int64_t step, int64_t count, int64_t size) : start(start), step(step) {
-    begin = start >= 0 ? 0 : smaller(count, (-start + step - 1) / step);
-    end = start >= size ? begin : larger(begin, smaller(count, (size - 1 - start) / step + 1));
-  }
+// A row of numbers that begins at `start`, outside or inside a row of the map of `width`, and takes every step-th.
+struct Seen {
+  int64_t start, step, width, count;
 };
 
-// to[q] = row[start + q step] where that is inside, else 0; whole vectors, so beyond `count` too
-inline void fill_row(const float* row, const Inside& inside, float* to, int64_t count) {
-  if (inside.step == 1) {
-    for (int64_t q = 0; q < count; q += Vector::lanes) {
-      Vector::load(row + inside.start + q, inside.begin - q, inside.end - q).store(to + q);
+// to[q] = map[start + q step] where that is inside, else 0; whole vectors, so beyond `count` too
+inline void fill_row(const float* map, const Seen& row, float* to) {
+  if (row.step > 2) {
+    for (int64_t q = 0; q < row.count; ++q) {
+      const int64_t w = row.start + q * row.step;
+      to[q] = w >= 0 && w < row.width ? map[w] : 0.0f;
     }
     return;
   }
-  fill_zero(to, inside.begin);
-  int64_t q = inside.begin;
-  if (inside.step == 2) {
-    for (; q + Vector::lanes <= inside.end; q += Vector::lanes) Vector::second(row + inside.start + 2 * q).store(to + q);
+  for (int64_t q = 0; q < row.count; q += Vector::lanes) {
+    const int64_t first = row.start + q * row.step, begin = -first, end = row.width - first;
+    (row.step == 1 ? Vector::load(map + first, begin, end) : Vector::second(map + first, begin, end)).store(to + q);
   }
-  for (; q < inside.end; ++q) to[q] = row[inside.start + q * inside.step];
-  fill_zero(to + inside.end, count - inside.end);
+}
+
+inline void fill_zero_row(float* to, int64_t count) {
+  for (int64_t q = 0; q < count; q += Vector::lanes) Vector::zero().store(to + q);
 }
 
 // to = from, count numbers and no more
@@ -54,16 +52,16 @@ inline void fill_frame(const Convolution& c, const Frame& frame, const float* x,
   for (int64_t channel = 0; channel < c.C; ++channel) {
     for (int64_t a = 0; a < c.sh; ++a) {
       for (int64_t b = 0; b < c.sw; ++b) {
-        const Inside columns(b - c.left, c.sw, frame.pitch, c.W);
+        const Seen columns{b - c.left, c.sw, c.W, frame.pitch};
         const bool seen = used(a, c.kh, c.dh, c.sh) && used(b, c.kw, c.dw, c.sw);
         for (int64_t g = 0; g < frame.images; ++g) {
           const float* map = x + g * x_image + channel * c.H * c.W;
           for (int64_t r = 0; r < frame.image_rows; ++r, to += frame.pitch) {
             const int64_t h = (frame.row + r) * c.sh + a - c.top;
             if (seen && h >= 0 && h < c.H) {
-              fill_row(map + h * c.W, columns, to, frame.pitch);
+              fill_row(map + h * c.W, columns, to);
             } else {
-              fill_row(map, Inside(0, 1, 0, 0), to, frame.pitch);
+              fill_zero_row(to, frame.pitch);
             }
           }
           fill_zero(to, kApart);

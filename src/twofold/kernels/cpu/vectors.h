@@ -16,9 +16,10 @@ struct Vector {
   __m512 value;
   static Vector load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static Vector every(float x) { return {_mm512_set1_ps(x)}; }
-  static Vector second(const float* p) {  // p[0], p[2], ... p[30]
+  // p[0], p[2], ... p[30]; 0 for what is not in begin..end
+  static Vector second(const float* p, int64_t begin, int64_t end) {
     const __m512i at = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
-    return {_mm512_permutex2var_ps(_mm512_loadu_ps(p), at, _mm512_loadu_ps(p + 15))};
+    return {_mm512_permutex2var_ps(load(p, begin, end).value, at, load(p + 15, begin - 15, end - 15).value)};
   }
   static Vector zero() { return {_mm512_setzero_ps()}; }
   void store(float* p) const { _mm512_storeu_ps(p, value); }
@@ -32,6 +33,8 @@ struct Vector {
   Vector operator*(Vector other) const { return {_mm512_mul_ps(value, other.value)}; }
   Vector positive() const { return {_mm512_max_ps(_mm512_setzero_ps(), value)}; }  // the second operand, where one is NaN
   Vector where_positive(Vector y) const { return {_mm512_maskz_mov_ps(~_mm512_cmp_ps_mask(y.value, _mm512_setzero_ps(), _CMP_LE_OS), value)}; }
+  // Those whose bit is set, moved together.
+  Vector together(uint32_t bits) const { return {_mm512_maskz_compress_ps(static_cast<__mmask16>(bits), value)}; }
   Vector first(int64_t n) const { return {_mm512_maskz_mov_ps(mask(n), value)}; }  // 0 beyond the first n
   float sum() const { return _mm512_reduce_add_ps(value); }
 };
@@ -65,8 +68,9 @@ struct Vector {
   __m256 value;
   static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static Vector every(float x) { return {_mm256_set1_ps(x)}; }
-  static Vector second(const float* p) {  // p[0], p[2], ... p[14]
-    const __m256 mixed = _mm256_shuffle_ps(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 7), 0xd8);
+  // p[0], p[2], ... p[14]; 0 for what is not in begin..end
+  static Vector second(const float* p, int64_t begin, int64_t end) {
+    const __m256 mixed = _mm256_shuffle_ps(load(p, begin, end).value, load(p + 7, begin - 7, end - 7).value, 0xd8);
     return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8))};
   }
   static Vector zero() { return {_mm256_setzero_ps()}; }
@@ -85,6 +89,15 @@ struct Vector {
   Vector operator*(Vector other) const { return {_mm256_mul_ps(value, other.value)}; }
   Vector positive() const { return {_mm256_max_ps(_mm256_setzero_ps(), value)}; }
   Vector where_positive(Vector y) const { return {_mm256_andnot_ps(_mm256_cmp_ps(y.value, _mm256_setzero_ps(), _CMP_LE_OS), value)}; }
+  Vector together(uint32_t bits) const {
+    float from[8], to[8] = {};
+    store(from);
+    int n = 0;
+    for (int l = 0; l < 8; ++l) {
+      if (bits >> l & 1) to[n++] = from[l];
+    }
+    return load(to);
+  }
   Vector first(int64_t n) const { return {_mm256_and_ps(value, _mm256_castsi256_ps(mask(n)))}; }
   float sum() const {
     const __m128 half = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
@@ -98,7 +111,13 @@ struct Vector {
   float value[4];
   static Vector load(const float* p) { return {{p[0], p[1], p[2], p[3]}}; }
   static Vector every(float x) { return {{x, x, x, x}}; }
-  static Vector second(const float* p) { return {{p[0], p[2], p[4], p[6]}}; }
+  static Vector second(const float* p, int64_t begin, int64_t end) {
+    Vector v = zero();
+    for (int64_t l = 0; l < 4; ++l) {
+      if (2 * l >= begin && 2 * l < end) v.value[l] = p[2 * l];
+    }
+    return v;
+  }
   static Vector zero() { return every(0.0f); }
   void store(float* p) const { store(p, 4); }
   void store(float* p, int64_t n) const {
@@ -135,6 +154,14 @@ struct Vector {
     Vector d = *this;
     for (int l = 0; l < 4; ++l) d.value[l] = y.value[l] <= 0.0f ? 0.0f : d.value[l];
     return d;
+  }
+  Vector together(uint32_t bits) const {
+    Vector v = zero();
+    int n = 0;
+    for (int l = 0; l < 4; ++l) {
+      if (bits >> l & 1) v.value[n++] = value[l];
+    }
+    return v;
   }
   Vector first(int64_t n) const { return load(value, 0, n); }
   float sum() const { return (value[0] + value[2]) + (value[1] + value[3]); }

@@ -19,26 +19,34 @@ namespace TWOFOLD_SET {
 
 constexpr int64_t kParts = 16;
 
-// The 4x4 tiles of the layer as windows, and one of the 16 products over them.
+// The 4x4 tiles of the layer as windows.
 inline Convolution tiles_of(const Convolution& c) { return {c.C, c.F, c.H, c.W, parts(c.P, 2), parts(c.Q, 2), 4, 4, 2, 2, c.top, c.left, 1, 1}; }
-inline Convolution product_of(const Convolution& c) {
-  const int64_t P = parts(c.P, 2), Q = parts(c.Q, 2);
-  return {c.C, c.F, P, Q, P, Q, 1, 1, 1, 1, 0, 0, 1, 1};
-}
 
+// What lies where in the memory of a block. Narrow maps have their tiles moved together, so that the products do not begin anew with
+// every short row.
 struct WinogradSizes {
-  int64_t filters, tiles, seen_part, product_part, frame, seen, products, maps, offsets;
-  WinogradSizes(const Convolution& c, const Frame& frame_of_tiles)
-      : filters(whole_lanes(c.F)), tiles(frame_of_tiles.images * frame_of_tiles.rows * parts(c.Q, 2)),
-        seen_part(c.C * frame_of_tiles.plane + kSlack), product_part((tiles + Vector::lanes) * filters),
-        frame(frame_size(tiles_of(c), frame_of_tiles)), seen(kParts * seen_part), products(kParts * product_part),
-        maps((frame_of_tiles.images * 2 * frame_of_tiles.rows * c.Q + kSlack) * filters), offsets(2 * c.C) {}
+  bool narrow;
+  int64_t filters, columns, tiles, seen_channel, seen_part, product_part, frame, seen, products, maps, offsets;
+  WinogradSizes(const Convolution& c, const Frame& of_tiles)
+      : narrow(Vector::lanes == 16 && parts(c.Q, 2) <= 4), filters(whole_lanes(c.F)), columns(parts(c.Q, 2)),
+        tiles(of_tiles.images * of_tiles.rows * columns), seen_channel(narrow ? tiles + Vector::lanes : of_tiles.plane),
+        seen_part(c.C * seen_channel + kSlack), product_part((tiles + Vector::lanes) * filters), frame(frame_size(tiles_of(c), of_tiles)),
+        seen(kParts * seen_part), products(kParts * product_part),
+        maps((of_tiles.images * 2 * of_tiles.rows * c.Q + kSlack) * filters), offsets(2 * c.C) {}
   int64_t all() const { return offsets + frame + seen + products + maps; }
+  // One of the 16 products as a convolution of one tap, and its frame.
+  Convolution product(const Convolution& c) const {
+    const int64_t P = narrow ? 1 : parts(c.P, 2), Q = narrow ? tiles : columns;
+    return {c.C, c.F, P, Q, P, Q, 1, 1, 1, 1, 0, 0, 1, 1};
+  }
+  Frame product_frame(const Convolution& c, const Frame& of_tiles) const { return narrow ? Frame(product(c), 1, 0, 1) : of_tiles; }
 };
+
+inline int64_t packed_part(const Convolution& c) { return whole_lanes(c.F) * (c.C + 1); }
 
 int64_t winograd_scratch(const Convolution& c, const Frame& frame) { return WinogradSizes(c, frame).all(); }
 
-int64_t winograd_packed(const Convolution& c) { return kParts * packed_size(product_of(c)) + whole_lanes(c.F); }
+int64_t winograd_packed(const Convolution& c) { return kParts * packed_part(c) + whole_lanes(c.F); }
 
 // G g G' of V lanes of filters: g[k] and u[part] lie `step` apart
 inline void transform_taps(const float* g, int64_t g_step, float* u, int64_t u_step) {
@@ -64,7 +72,7 @@ inline void transform_taps(const float* g, int64_t g_step, float* u, int64_t u_s
 // Filters [begin, end) of the packed weights, as far as there are any; both are whole numbers of blocks (2 vectors).
 void winograd_pack(const Convolution& c, const float* weight, bool turned, int64_t begin, int64_t end, float* packed, float* taps) {
   constexpr int64_t L = Vector::lanes;
-  const int64_t part = packed_size(product_of(c)), filters = whole_lanes(c.F);
+  const int64_t part = packed_part(c), filters = whole_lanes(c.F);
   for (int64_t f = begin; f < smaller(end, filters); f += kFilterVectors * L) {
     const int64_t lanes = smaller(kFilterVectors * L, filters - f);
     float* block = packed + f * c.C;
@@ -84,13 +92,34 @@ void winograd_pack(const Convolution& c, const float* weight, bool turned, int64
 }
 
 void winograd_bias(const Convolution& c, const float* bias, float* packed) {
-  const int64_t filters = whole_lanes(c.F), part = packed_size(product_of(c));
+  const int64_t filters = whole_lanes(c.F), part = packed_part(c);
   for (int64_t k = 0; k < kParts; ++k) fill_zero(packed + k * part + filters * c.C, filters);
   float* to = packed + kParts * part;
   for (int64_t f = 0; f < filters; ++f) to[f] = bias && f < c.F ? bias[f] : 0.0f;
 }
 
-// B' d B of every tile: seen[part][channel][tile]
+// B' d B of neighbouring tiles
+inline void transform_tile(const float* from, const int64_t* at, Vector* numbers) {
+  Vector rows[4][4];
+  TWOFOLD_UNROLL
+  for (int j = 0; j < 4; ++j) {
+    const Vector a = Vector::load(from + at[j]), b = Vector::load(from + at[4 + j]);
+    const Vector c = Vector::load(from + at[8 + j]), d = Vector::load(from + at[12 + j]);
+    rows[0][j] = a - c;
+    rows[1][j] = b + c;
+    rows[2][j] = c - b;
+    rows[3][j] = b - d;
+  }
+  TWOFOLD_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    numbers[4 * i] = rows[i][0] - rows[i][2];
+    numbers[4 * i + 1] = rows[i][1] + rows[i][2];
+    numbers[4 * i + 2] = rows[i][2] - rows[i][1];
+    numbers[4 * i + 3] = rows[i][1] - rows[i][3];
+  }
+}
+
+// The same of every tile: seen[part][channel][tile]
 inline void see_tiles(const Convolution& c, const Frame& frame, const WinogradSizes& sizes, const float* x, int64_t x_image, int64_t* offset,
     float* framed, float* seen) {
   Convolution tiles = tiles_of(c);
@@ -99,29 +128,28 @@ inline void see_tiles(const Convolution& c, const Frame& frame, const WinogradSi
   tiles.C = 1;
   fill_offsets(tiles, frame, at);
   const int64_t part = sizes.seen_part;
+  uint32_t real[8] = {};  // which of the neighbours of number n, n % pitch = phase, are tiles
+  for (int64_t phase = 0; sizes.narrow && phase < frame.pitch; ++phase) {
+    for (int64_t l = 0; l < Vector::lanes; ++l) real[phase] |= uint32_t{(phase + l) % frame.pitch < sizes.columns} << l;
+  }
   for (int64_t channel = 0; channel < c.C; ++channel) {
-    offset[channel] = channel * frame.plane;
+    offset[channel] = channel * sizes.seen_channel;
     for (int64_t g = 0; g < frame.images; ++g) {
       const float* from = framed + channel * frame.channel + g * frame.image;
-      float* to = seen + channel * frame.plane + g * frame.image;
-      for (int64_t n = 0; n < frame.windows; n += Vector::lanes, from += Vector::lanes, to += Vector::lanes) {
-        Vector rows[4][4];
-        TWOFOLD_UNROLL
-        for (int j = 0; j < 4; ++j) {
-          const Vector a = Vector::load(from + at[j]), b = Vector::load(from + at[4 + j]);
-          const Vector c = Vector::load(from + at[8 + j]), d = Vector::load(from + at[12 + j]);
-          rows[0][j] = a - c;
-          rows[1][j] = b + c;
-          rows[2][j] = c - b;
-          rows[3][j] = b - d;
+      float* to = seen + channel * sizes.seen_channel + g * (sizes.narrow ? frame.rows * sizes.columns : frame.image);
+      for (int64_t n = 0; n < frame.windows; n += Vector::lanes, from += Vector::lanes) {
+        Vector numbers[16];
+        transform_tile(from, at, numbers);
+        if (!sizes.narrow) {
+          TWOFOLD_UNROLL
+          for (int k = 0; k < 16; ++k) numbers[k].store(to + k * part);
+          to += Vector::lanes;
+          continue;
         }
+        const uint32_t left = frame.windows - n >= Vector::lanes ? ~0u : (1u << (frame.windows - n)) - 1, bits = real[n % frame.pitch] & left;
         TWOFOLD_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          (rows[i][0] - rows[i][2]).store(to + (4 * i) * part);
-          (rows[i][1] + rows[i][2]).store(to + (4 * i + 1) * part);
-          (rows[i][2] - rows[i][1]).store(to + (4 * i + 2) * part);
-          (rows[i][1] - rows[i][3]).store(to + (4 * i + 3) * part);
-        }
+        for (int k = 0; k < 16; ++k) numbers[k].together(bits).store(to + k * part);
+        to += __builtin_popcount(bits);
       }
     }
   }
@@ -130,7 +158,7 @@ inline void see_tiles(const Convolution& c, const Frame& frame, const WinogradSi
 // A' m A of every tile for all filters, the bias added, ReLU where asked for: maps [image][row][column][filter]
 inline void transform_products(const Convolution& c, const Frame& frame, const WinogradSizes& sizes, const float* products, const float* bias,
     bool relu, float* maps) {
-  const int64_t Q = parts(c.Q, 2), rows = smaller(2 * frame.rows, c.P - 2 * frame.row);
+  const int64_t Q = sizes.columns, rows = smaller(2 * frame.rows, c.P - 2 * frame.row);
   const float* from = products;
   for (int64_t g = 0; g < frame.images; ++g) {
     for (int64_t p = 0; p < frame.rows; ++p) {
@@ -165,10 +193,11 @@ void winograd(const Convolution& c, const Frame& frame, const float* x, int64_t 
   int64_t* offset = reinterpret_cast<int64_t*>(scratch);
   float *framed = scratch + sizes.offsets, *seen = framed + sizes.frame, *products = seen + sizes.seen, *maps = products + sizes.products;
   see_tiles(c, frame, sizes, x, x_image, offset, framed, seen);
-  const Convolution product = product_of(c);
-  const int64_t part = packed_size(product);
+  const Convolution product = sizes.product(c);
+  const Frame product_frame = sizes.product_frame(c, frame);
+  const int64_t part = packed_part(c);
   for (int64_t k = 0; k < kParts; ++k) {
-    correlate_by_filters(product, frame, seen + k * sizes.seen_part, offset, packed + k * part, false, products + k * sizes.product_part);
+    correlate_by_filters(product, product_frame, seen + k * sizes.seen_part, offset, packed + k * part, false, products + k * sizes.product_part);
   }
   transform_products(c, frame, sizes, products, packed + kParts * part, relu, maps);
   const int64_t windows = smaller(2 * frame.rows, c.P - 2 * frame.row) * c.Q;
@@ -179,7 +208,7 @@ int64_t winograd_sums(const Convolution& c) { return kParts * c.C * whole_lanes(
 
 // A dy A' of every tile: products[part][tile][filter]
 inline void transform_gradients(const Convolution& c, const Frame& frame, const WinogradSizes& sizes, const float* maps, float* products) {
-  const int64_t Q = parts(c.Q, 2), rows = smaller(2 * frame.rows, c.P - 2 * frame.row);
+  const int64_t Q = sizes.columns, rows = smaller(2 * frame.rows, c.P - 2 * frame.row);
   float* to = products;
   for (int64_t g = 0; g < frame.images; ++g) {
     for (int64_t p = 0; p < frame.rows; ++p) {
@@ -219,9 +248,10 @@ void winograd_gradient(const Convolution& c, const Frame& frame, const float* x,
   }
   see_tiles(c, frame, sizes, x, x_image, offset, framed, seen);
   transform_gradients(c, frame, sizes, maps, products);
-  const Convolution product = product_of(c);
+  const Convolution product = sizes.product(c);
+  const Frame product_frame = sizes.product_frame(c, frame);
   for (int64_t k = 0; k < kParts; ++k) {
-    weight_sums_by_filters(product, frame, seen + k * sizes.seen_part, offset, products + k * sizes.product_part, sums + k * part);
+    weight_sums_by_filters(product, product_frame, seen + k * sizes.seen_part, offset, products + k * sizes.product_part, sums + k * part);
   }
 }
 
