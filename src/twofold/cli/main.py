@@ -17,6 +17,7 @@ COMMANDS = {
     "models": ("twofold.cli.looking:models", "List the architectures."),
     "data": ("twofold.cli.looking:data", "List the sources; `data check PATH` says what lies there."),
     "summary": ("twofold.cli.looking:summary", "Show the layers, shapes and weights of a model."),
+    "see": ("twofold.cli.see:see", "Draw what layers do, as PNG pictures."),
     "doctor": ("twofold.cli.looking:doctor", "Say what this installation can do, and what it lacks."),
 }
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from twofold.layers.routes import traced, wanted_route
 
@@ -49,8 +50,7 @@ class _Bridge(torch.autograd.Function):
         y, saved = pair.forward(*arguments)
         tensors: list[Tensor] = []
         ctx.saved = _set_aside(saved, tensors)
-        known = {id(t) for t in (*arguments, *(y if isinstance(y, tuple) else (y,)))}
-        ctx.anew = any(id(t) not in known and t.is_floating_point() for t in tensors) or getattr(saved, "compiled", False)
+        ctx.anew = getattr(saved, "compiled", False) or _intermediates(tensors, arguments, y)
         if ctx.anew:
             ctx.arguments = _set_aside(arguments, tensors)
         ctx.save_for_backward(*tensors)
@@ -82,6 +82,12 @@ def _gradients(ctx: Any, dy: tuple[Any, ...]) -> Any:
     return (None, None, *(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad[2:], strict=True)))
 
 
+def _intermediates(tensors: list[Tensor], arguments: tuple[Any, ...], y: Any) -> bool:
+    """Whether forward saved floating-point tensors that are neither its arguments nor its results."""
+    known = {id(t) for t in (*arguments, *(y if isinstance(y, tuple) else (y,)))}
+    return any(id(t) not in known and t.is_floating_point() for t in tensors)
+
+
 class _Slot:
     """Where the tensor of this number stood."""
 
@@ -93,21 +99,25 @@ class _Slot:
 
 def _set_aside(value: Any, tensors: list[Tensor]) -> Any:
     """The value with a slot for every tensor; the tensors are appended: autograd must keep them (it guards them against changes)."""
-    if isinstance(value, Tensor):
+    kind = type(value)
+    if kind in _COMMON or isinstance(value, Tensor):  # isinstance alone costs a microsecond
         tensors.append(value)
         return _Slot(len(tensors) - 1)
     if isinstance(value, tuple):
-        return _like(value, [_set_aside(part, tensors) for part in value])
-    assert not isinstance(value, (list, dict, set)), f"saved may hold tuples, not {type(value).__name__}: autograd must see all tensors"
+        return _like(value, [part if type(part) in _NUMBERS else _set_aside(part, tensors) for part in value])
+    assert kind not in _HIDING, f"saved may hold tuples, not {kind.__name__}: autograd must see all tensors"
     return value
 
 
 def _put_back(value: Any, tensors: tuple[Tensor, ...]) -> Any:
-    if isinstance(value, _Slot):
+    if type(value) is _Slot:
         return tensors[value.number]
     if isinstance(value, tuple):
-        return _like(value, [_put_back(part, tensors) for part in value])
+        return _like(value, [part if type(part) in _NUMBERS else _put_back(part, tensors) for part in value])
     return value
+
+
+_COMMON, _NUMBERS, _HIDING = {Tensor, Parameter}, {int, float, bool, type(None)}, {list, dict, set}
 
 
 def _like(value: tuple[Any, ...], parts: list[Any]) -> tuple[Any, ...]:
