@@ -52,11 +52,11 @@ class Saved(NamedTuple):
 def forward(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> tuple[Tensor, Saved]:
     """y_BFP"""
     size = tuple(x_BCH.shape[2:])
-    axes, maps = last(window), x_BCH.shape[0] * (x_BCH.shape[1] + weight_FCi.shape[0])
+    maps = x_BCH.shape[0] * (x_BCH.shape[1] + weight_FCi.shape[0])
     blocks = blocks_of(size, window, maps, prod(weight_FCi.shape[:2]))
-    seen = torch.fft.rfftn(cut(framed(x_BCH, window, blocks), blocks), dim=axes).unflatten(2, (groups, -1))
-    taps = torch.fft.rfftn(stuffed(weight_FCi, window.dilation), s=blocks.size, dim=axes).unflatten(0, (groups, -1))
-    y_NBF = torch.fft.irfftn(products(seen, taps.conj()).flatten(2, 3), s=blocks.size, dim=axes)
+    seen = spectrum(cut(framed(x_BCH, window, blocks), blocks), blocks).unflatten(2, (groups, -1))
+    taps = spectrum(stuffed(weight_FCi, window.dilation), blocks).unflatten(0, (groups, -1))
+    y_NBF = numbers(products(seen, taps.conj()).flatten(2, 3), blocks)
     y_BFP = joined(y_NBF, blocks)[:, :, *strided(size, window)]
     if bias_F is not None:
         y_BFP = y_BFP + bias_F.reshape(-1, *[1] * window.axes)
@@ -67,15 +67,14 @@ def backward(dy_BFP: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor | Non
     """(dx_BCH, dweight_FCi, dbias_F)"""
     seen, taps, size, kernel, has_bias, window = saved
     groups, per_group, channels = taps.shape[0], taps.shape[1], taps.shape[2]
-    axes = last(window)
     blocks = blocks_of(size, window, dy_BFP.shape[0] * groups * (channels + per_group), groups * per_group * channels)
     whole = dy_BFP.new_zeros((*dy_BFP.shape[:2], *(n * apart for n, apart in zip(blocks.number, blocks.apart, strict=True))))
     whole[:, :, *strided(size, window)] = dy_BFP
-    dy = torch.fft.rfftn(parted(whole, blocks), s=blocks.size, dim=axes).unflatten(2, (groups, -1))
-    dx_NBC = torch.fft.irfftn(products(dy, taps.transpose(1, 2)).flatten(2, 3), s=blocks.size, dim=axes)
+    dy = spectrum(parted(whole, blocks), blocks).unflatten(2, (groups, -1))
+    dx_NBC = numbers(products(dy, taps.transpose(1, 2)).flatten(2, 3), blocks)
     dx_BCH = unframed(added_up(dx_NBC, blocks), size, window)
     spectra = [(dy.conj() * seen[:, :, :, channel, None]).sum((0, 1)) for channel in range(channels)]
-    dtaps = torch.fft.irfftn(torch.stack(spectra, 2), s=blocks.size, dim=axes)
+    dtaps = numbers(torch.stack(spectra, 2), blocks)
     dweight = dtaps.flatten(0, 1)[:, :, *(slice(0, (k - 1) * d + 1, d) for k, d in zip(kernel, window.dilation, strict=True))]
     return dx_BCH, dweight.contiguous(), bias_gradient(dy_BFP) if has_bias else None
 
@@ -98,9 +97,18 @@ def stuffed(weight_FCi: Tensor, dilation: Sequence[int]) -> Tensor:
     return whole
 
 
-def last(window: Window) -> tuple[int, ...]:
-    """The axes of the map, counted from behind."""
-    return tuple(range(-window.axes, 0))
+def spectrum(x: Tensor, blocks: Blocks) -> Tensor:
+    """The transform of every block, zeros added up to its size; of an empty batch the empty one."""
+    if not x.numel():
+        return x.new_zeros((*x.shape[: -len(blocks.size)], *blocks.size[:-1], blocks.size[-1] // 2 + 1), dtype=x.dtype.to_complex())
+    return torch.fft.rfftn(x, s=blocks.size, dim=tuple(range(-len(blocks.size), 0)))
+
+
+def numbers(spectra: Tensor, blocks: Blocks) -> Tensor:
+    """The blocks that have these spectra."""
+    if not spectra.numel():
+        return spectra.real.new_zeros((*spectra.shape[: -len(blocks.size)], *blocks.size))
+    return torch.fft.irfftn(spectra, s=blocks.size, dim=tuple(range(-len(blocks.size), 0)))
 
 
 def strided(size: Sequence[int], window: Window) -> tuple[slice, ...]:
