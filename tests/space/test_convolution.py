@@ -141,7 +141,7 @@ def test_an_exporter_sees_torchs_operator_for_any_size():
     sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
     exported = torch.export.export(layer, (torch.randn(2, 2, 16, 17),), dynamic_shapes=(sizes,))
     x = torch.randn(3, 2, 12, 9)
-    assert torch.equal(exported.module()(x), layer(x))
+    assert torch.allclose(exported.module()(x), layer(x), atol=1e-6)
     assert [n.target for n in exported.graph.nodes if n.op == "call_function"] == [torch.ops.aten.conv2d.default]
 
 

@@ -101,7 +101,7 @@ def configurations(draw):
 
 def laid_out(x, layout):
     """The same numbers, lying differently in memory."""
-    if layout == 1:
+    if layout == 1 and x.dim() > 1:
         return x.transpose(-1, 1).contiguous().transpose(-1, 1)  # channels last, more or less
     if layout == 2:
         return torch.stack([x, x], -1)[..., 0]
@@ -134,7 +134,7 @@ def test_every_route_and_algorithm_is_the_definition(configuration):
         values = [t.to(dtype) for t in drawn([x_shape, weight_shape, weight_shape[:1]], seed)]
         dy = drawn([(x_shape[0], weight_shape[0], *window.output_size(x_shape[2:]))], seed + 1)[0].to(dtype)
         results = {}
-        ways = {route: (correlate, route) for route in correlate.routes(*values, window, groups)}
+        ways = {route: (correlate, route) for route in correlate.routes(*(laid_out(t, layout) for t in values), window, groups)}
         ways |= {name: (ALGORITHMS[name], "plain") for name in ("taps", "fourier")}
         if window.kernel == (3, 3) and window.stride == window.dilation == (1, 1):
             ways["winograd"] = ALGORITHMS["winograd"], "plain"

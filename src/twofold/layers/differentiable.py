@@ -83,9 +83,9 @@ def _gradients(ctx: Any, dy: tuple[Any, ...]) -> Any:
 
 
 def _intermediates(tensors: list[Tensor], arguments: tuple[Any, ...], y: Any) -> bool:
-    """Whether forward saved floating-point tensors that are neither its arguments nor its results."""
+    """Whether forward saved real or complex tensors that are neither its arguments nor its results."""
     known = {id(t) for t in (*arguments, *(y if isinstance(y, tuple) else (y,)))}
-    return any(id(t) not in known and t.is_floating_point() for t in tensors)
+    return any(id(t) not in known and (t.is_floating_point() or t.is_complex()) for t in tensors)
 
 
 class _Slot:
