@@ -28,14 +28,18 @@ from twofold.space.adaptive import (
     AdaptiveMaxPool3d,
 )
 from twofold.space.average_pooling import AvgPool1d, AvgPool2d, AvgPool3d
+from twofold.space.connection import ConnectedConv2d
 from twofold.space.convolution import Conv1d, Conv2d, Conv3d, DepthwiseConv2d
 from twofold.space.gaussian_pooling import GaussianPool1d, GaussianPool2d, GaussianPool3d
 from twofold.space.global_pooling import GlobalAvgPool, GlobalMaxPool
 from twofold.space.max_pooling import MaxPool1d, MaxPool2d, MaxPool3d
 from twofold.space.power_pooling import LPPool1d, LPPool2d, LPPool3d
 from twofold.space.pyramid import SpatialPyramidPool2d
+from twofold.space.resize import Upsample
 from twofold.space.sequential import Sequential
 from twofold.space.stochastic_pooling import StochasticPool1d, StochasticPool2d, StochasticPool3d
+from twofold.space.symmetric import GroupConv2d, GroupPool2d, LiftingConv2d, SymmetricConv2d
+from twofold.space.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from twofold.space.unpooling import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from twofold.time.cells import LSTMCell
 from twofold.time.lstm import LSTM
@@ -56,9 +60,13 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "ConnectedConv2d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "DepthwiseConv2d",
     "Dropout",
@@ -68,7 +76,9 @@ __all__ = [
     "GaussianPool3d",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "GroupConv2d",
     "GroupNorm",
+    "GroupPool2d",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
@@ -78,6 +88,7 @@ __all__ = [
     "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
+    "LiftingConv2d",
     "Linear",
     "LocalResponseNorm",
     "LogSoftmax",
@@ -100,7 +111,9 @@ __all__ = [
     "StochasticPool1d",
     "StochasticPool2d",
     "StochasticPool3d",
+    "SymmetricConv2d",
     "Tanh",
+    "Upsample",
 ]
 
 
