@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn as torch_nn
 
-import twofold
 from side_by_side import machine, seconds
 from twofold import nn
 from twofold.layers.routes import routes_taken
@@ -203,13 +202,7 @@ def contenders(work: Workload, compiled: bool) -> tuple[dict[str, Step], torch_n
 
     add("ours", ours)
     if work.reduced:
-        with_bf16 = step_of(ours, x.clone(), target, work.part, False)
-
-        def reduced() -> None:
-            with twofold.precision("bf16"):
-                with_bf16()
-
-        ways["ours, bf16 allowed"] = reduced
+        add("ours, bf16", ours, amp=True)
     for amp in (False, True) if work.reduced else (False,):
         for last in (False, True):
             for whole in (False, True) if compiled else (False,):
