@@ -122,7 +122,7 @@ def test_see_kernels_writes_the_page_and_says_where(place, capsys):
         (["street.png", "--out", "page.jpg"], "see kernels: expected --out as the name of a PNG file, for example page.png, got page.jpg"),
         (["street.png", "--out", "street.png"], "--out street.png is the photograph itself"),
         (["street.png", "--outt", "x.png"], "Unknown option: --outt. Did you mean --out?"),
-        ([], "image"),
+        ([], "IMAGE"),
     ],
 )
 def test_mistakes_are_answered_in_one_paragraph(place, capsys, arguments, message):

@@ -190,7 +190,7 @@ def resize(
     round_prefer_ceil for nearest-exact, half_pixel for linear; align_corners=True is coordinates="align_corners".
     nearest takes numbers of every kind (labels, too), linear floating point.
     Where torch differs: its nearest computes in float32 and for some sizes (2 to 82, say) picks the pixel before; and a factor that leads
-    to the same size, or for nearest to twice the size, is taken for 1, or 2. This one keeps to the law.
+    to the same size, or for nearest to twice the size, is taken for 1 or 2 by some of its kernels. This one keeps to the law.
     Raises ValueError for settings that cannot be and for input of another rank or dtype, empty, or with more than 2^31 - 1 results.
 
     >>> resize(torch.tensor([[[1, 2]]]), scale_factor=2).tolist(), resize(torch.tensor([[[0.0, 4.0]]]), 4, mode="linear").tolist()
