@@ -15,7 +15,7 @@ NATIVE := $(wildcard src/twofold/kernels/cpu/*)
 $(VENV)/installed: pyproject.toml setup.py constraints.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Twofold needs Python 3.11 or later; name one: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt torch setuptools ninja
+	$(PIP) install --quiet --constraint constraints.txt torch setuptools
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@$(BIN)/python -c 'from twofold import kernels; print("native kernels:", kernels.reason() or kernels.instruction_set())'
 	@touch $@

@@ -1,6 +1,7 @@
 """From a source to a run and back: small real trainings, what lies in the folder, resume, determinism, and bad input."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 import twofold
+from twofold.data import pictures as door
 from twofold.fitting import InterruptedRun
 from twofold.tasks.sampling import Sampling
 from twofold.train.watch import Watch
@@ -195,6 +197,17 @@ def test_a_changed_source_is_not_resumed(tmp_path, interrupt, monkeypatch):
         twofold.resume(tmp_path / "run", quiet=True)
 
 
+def test_a_text_that_changed_in_its_own_characters_is_not_resumed(tmp_path, interrupt, monkeypatch):
+    (tmp_path / "text.txt").write_text("abc def ghi.\n" * 300)
+    interrupt(2)
+    with pytest.raises(InterruptedRun):
+        twofold.fit(tmp_path / "text.txt", out=tmp_path / "run", epochs=2, batch_size=4, quiet=True, config={"units": 8, "embedding": 4})
+    monkeypatch.undo()
+    (tmp_path / "text.txt").write_text("ihg fed cba.\n" + "abc def ghi.\n" * 299)
+    with pytest.raises(ValueError, match=r"resume: the data of .*text.txt are not those that .*run was begun with: other content"):
+        twofold.resume(tmp_path / "run", quiet=True)
+
+
 def test_overwrite_replaces_the_run_only_when_the_new_one_can_begin(tmp_path):
     run = twofold.fit("digits", out=tmp_path / "run", **TINY)
     before = (run.path / "model.safetensors").read_bytes()
@@ -220,6 +233,11 @@ BAD = {
     "setting": (lambda out: twofold.fit("digits", out=out, epoch=3), "no setting 'epoch'. Did you mean \"epochs\""),
     "option": (lambda out: twofold.fit("digits", out=out, image_size=32), "image_size=32 does not apply to digits"),
     "data's": (lambda out: twofold.fit("digits", out=out, config={"classes": 3}), "config: classes follows from the data"),
+    "foreign": (lambda out: twofold.fit("digits", out=out, window=9), "settings: window=9 is for text only, but digits is for classify"),
+    "huge": (
+        lambda out: twofold.fit("python-source", out=out, limit=2000, config={"units": 60_000}),
+        "of memory to train it",
+    ),
     "small": (lambda out: twofold.fit("digits", out=out, model="lenet5"), "expected pictures of at least 12x12, got 8x8"),
 }
 
@@ -239,6 +257,15 @@ def test_pictures_of_another_size_are_refused_unless_resizing_is_asked_for(digit
     assert digits.predict(tmp_path / "seven.png", resize=True)[0].label in digits.reading.classes
     with pytest.raises(ValueError, match=r"expected a uint8 tensor \(1, 8, 8\), got float32 \(1, 8, 8\)"):
         digits.predict(torch.zeros(1, 8, 8))
+
+
+def test_each_picture_is_decoded_once(digits, tmp_path, monkeypatch):
+    Image.new("L", (8, 8)).save(tmp_path / "seven.png")
+    opened = []
+    decode = door._decode
+    monkeypatch.setattr(door, "_decode", lambda image, side: opened.append(image.size) or decode(image, side))
+    digits.predict(tmp_path / "seven.png")
+    assert opened == [(8, 8)]
 
 
 def test_probabilities_are_ranked_and_add_up(digits):
@@ -264,6 +291,66 @@ def test_a_language_model_is_judged_on_another_text(prose, tmp_path):
     assert same < 0.5 < 2 < other
 
 
+def test_another_text_is_read_in_the_codes_of_the_model(prose, tmp_path):
+    """T is rare in this long text, whose own vocabulary would leave it out, but the model knows it."""
+    text = "the cat sat on the mat. the dog ate the log.\n" * 300 + "The cat sat.\n"
+    (tmp_path / "rare.txt").write_text(text)
+    assert torch.equal(prose.open_whole(tmp_path / "rare.txt").part.codes_T, prose.reading.vocabulary.encode(text))
+    assert prose.evaluate(tmp_path / "rare.txt").scores["unknown"] == 0
+    (tmp_path / "short.txt").write_text("The cat")
+    assert prose.evaluate(tmp_path / "short.txt").details["tokens"] == 6
+    (tmp_path / "strange.txt").write_text("The cät")
+    assert prose.evaluate(tmp_path / "strange.txt").scores["unknown"] == pytest.approx(1 / 6)
+
+
+def test_every_row_counts_the_tokens_and_characters_of_the_text_that_it_judges(tmp_path):
+    """The words are long in training, short and unknown in validation and test; the row of the best epoch says what the final row says."""
+    text = "wonderful elephants remember everything.\n" * 300 + "a b c d e f g.\n" * 80
+    (tmp_path / "text.txt").write_text(text)
+    settings = {"epochs": 2, "batch_size": 4, "window": 16, "config": {"units": 8, "embedding": 4}, "quiet": True, "unit": "word"}
+    run = twofold.fit(tmp_path / "text.txt", out=tmp_path / "run", **settings)
+    *rows, final = run.folder.read_rows()
+    assert final["validation"] == pytest.approx(rows[final["best_epoch"] - 1]["validation"])
+    validation = run.open().validation
+    tokens = len(validation.codes_T) / validation.characters
+    for row in rows:
+        judged = row["validation"]
+        assert judged["bits_per_character"] == pytest.approx(judged["loss"] / math.log(2) * tokens)
+    assert final["test"]["unknown"] > 0.5 and "of the tokens unknown" in run.report.read_text()
+    assert "tokens_per_character" not in run.folder.read_description()
+
+
+def test_a_classifier_is_judged_on_what_one_could_not_learn_from(digits, tmp_path):
+    (tmp_path / "photos" / "7").mkdir(parents=True)
+    Image.new("RGB", (30, 20), (9, 9, 9)).save(tmp_path / "photos" / "7" / "one.png")
+    judged = digits.evaluate(tmp_path / "photos")
+    assert sum(map(sum, judged.details["confusion"])) == sum(judged.details["confusion"][7]) == 1
+    assert "1 of 1 picture is in colour and read as grey, as the model needs" in judged.details["notes"]
+    assert digits.evaluate("digits").details["truth"].shape == (1797,)
+
+
+def test_a_split_of_another_source_is_refused(digits):
+    with pytest.raises(ValueError, match=r"evaluate: digits is used whole, so the test split does not apply. Leave --split out"):
+        digits.evaluate("digits", "test")
+    with pytest.raises(ValueError, match="expected a split of train, validation, test, got 'tset'"):
+        digits.evaluate(split="tset")
+
+
+def test_a_source_that_is_missing_is_told_before_the_folder_of_an_old_run(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "gone").symlink_to(digits.path)
+    with pytest.raises(ValueError, match='no source "gone"'):
+        twofold.fit("gone")
+
+
+def test_a_text_with_too_little_to_judge_by_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "text.txt").write_text("one two three " * 65 + "x" * 120)
+    with pytest.raises(ValueError, match="expected a text of at least 2 tokens"):
+        twofold.fit(tmp_path / "text.txt", out=tmp_path / "run", unit="word", batch_size=4)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -272,6 +359,8 @@ def test_a_language_model_is_judged_on_another_text(prose, tmp_path):
         ({"config": {"stages": "8 M 8 M", "layers": 3}}, "vgg-mini: no option 'layers'"),
         ({"classes": ["a"]}, "expected classes to be a list of at least two names"),
         ({"preparation": {"mode": "CMYK"}}, "preparation"),
+        ({"classes": ["a", "b"]}, "the config does not fit the data that the file describes: classes=10, not 2"),
+        ({"vocabulary": {"unit": "word", "tokens": ["\ufffd", "a"]}}, "'vgg-mini' is for classify, but the file lists a vocabulary"),
     ],
 )
 def test_a_description_that_names_what_is_unknown_is_refused(digits, change, message):

@@ -7,12 +7,15 @@ import torch
 from torch import nn
 
 from twofold import __version__
-from twofold.data.sources import SOURCES, Source, TextSource, open_source
+from twofold.data.fingerprint import fingerprint
+from twofold.data.sources import Source, TextSource, open_source, require
 from twofold.layers.routes import routes_taken
 from twofold.models import catalogue
+from twofold.models.memory import TRAINING, refuse_beyond_memory
 from twofold.run import Reading, Run
 from twofold.see.story import tell
 from twofold.tasks.classify import Classification
+from twofold.tasks.language import Language
 from twofold.tasks.task import Task
 from twofold.train.batches import PictureBatches, TextBatches, pictures_in_order, text_in_order
 from twofold.train.folder import RunFolder, told
@@ -51,15 +54,14 @@ def resume(path: str | Path, *, quiet: bool = False) -> Run:
 
 
 def _lasting(source: str | Path) -> str:
-    """The source as settings.yaml keeps it: a name, or a path that holds from every folder."""
-    named = isinstance(source, str) and source in SOURCES
-    path = Path(source).expanduser()
-    return str(source) if named or not path.exists() else str(path.absolute())
+    """The source as settings.yaml keeps it: a name, or a path that holds from every folder. Raises ValueError where nothing lies there."""
+    path = require(source)
+    return str(source) if path is None else str(path.absolute())
 
 
 def _fit(wanted: Settings, folder: RunFolder, quiet: bool, again: bool = False, overwrite: bool = False) -> Run:
     source = open_source(wanted.source, wanted.data)
-    settings = wanted if again else wanted.with_recipe(recipe(source))
+    settings = wanted if again else _settle(wanted, source)
     torch.manual_seed(settings.learning.seed)
     reading = Reading.of(source)
     model, description = _build(settings, source, reading)
@@ -83,14 +85,22 @@ def _fit(wanted: Settings, folder: RunFolder, quiet: bool, again: bool = False, 
         _leave_valid(folder, watch, progress)
     folder.read_weights(model)
     run = Run(folder, settings, model, reading)
-    validation = run.judge(source, source.validation)
-    test = run.judge(source, source.test) if source.test is not None else None
+    validation = run.judge(source.validation)
+    test = run.judge(source.test) if source.test is not None else None
     final = {"final": True, "best_epoch": progress.best_epoch, "seconds": round(progress.seconds, 3), "validation": validation.scores}
     final |= {"routes": routes_taken(model)} | ({"test": test.scores} if test else {})
     with told(folder.path):
         tell(folder.path, model, task, source, test or validation, progress.history, final, settings.model_dump())
     folder.write_rows([*progress.history, final])  # last: a run with final scores has everything
     return run
+
+
+def _settle(wanted: Settings, source: Source) -> Settings:
+    """What the user wants upon the recipe of the source. Raises ValueError for a setting that this task has no use for."""
+    chosen = recipe(source)
+    settings = wanted.with_recipe(chosen)
+    settings.refuse_foreign(Settings.of(wanted.source).with_recipe(chosen), source.task)
+    return settings
 
 
 def _build(settings: Settings, source: Source, reading: Reading) -> tuple[nn.Module, dict[str, Any]]:
@@ -105,15 +115,19 @@ def _build(settings: Settings, source: Source, reading: Reading) -> tuple[nn.Mod
         raise ValueError(f"config: {', '.join(clash)} follows from the data ({derived[clash[0]]}) and cannot be set.")
     config = catalogue.configure(settings.model, **settings.config, **derived)
     described = {"twofold": __version__, "architecture": settings.model, "config": config.as_dict(), "task": source.task}
-    return catalogue.build(settings.model, **config.as_dict()), {**described, **reading.as_dict()}
+    refuse_beyond_memory(settings.model, lambda: found.build(config), TRAINING)
+    return found.build(config), {**described, **reading.as_dict(), "fingerprint": fingerprint(source)}
 
 
 def _prepare(settings: Settings, source: Source, reading: Reading) -> tuple[Task, Data]:
     learning = settings.learning
     if isinstance(source, TextSource):
         text, validation_text = source.train, source.validation
+        for held in (validation_text, source.test):
+            if held is not None:
+                text_in_order(held)  # one that is too short is told before anything is written
         streams = TextBatches(text, learning.batch_size, learning.window, learning.items_per_epoch)
-        return reading.task, Data(streams, lambda: text_in_order(validation_text))
+        return Language.of(validation_text), Data(streams, lambda: text_in_order(validation_text))
     images, kind = source.validation, source.preparation
     pictures = PictureBatches(source.train, kind, learning.batch_size, learning.seed)
     task = Classification(reading.classes, settings.optimisation.label_smoothing)
@@ -126,6 +140,11 @@ def _restore(
     """The progress of an earlier session, with model and optimiser set to it."""
     before = folder.read_description()
     changed = [name for name, value in description.items() if name != "twofold" and before.get(name) != value]
+    if changed == ["fingerprint"]:
+        raise ValueError(
+            f"resume: the data of {settings.source} are not those that {folder.path} was begun with: other content, though of the same "
+            "kind. Restore them, or train anew."
+        )
     if changed:
         raise ValueError(
             f"resume: the source or the model changed since {folder.path} was begun ({', '.join(changed)} differ). Train anew."

@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from twofold.data.options import DataOptions
 from twofold.data.pictures import read_image
-from twofold.data.preparation import Preparation
-from twofold.data.sources import ImageSource, Source, TextSource, open_source
-from twofold.data.values import Images, Text
+from twofold.data.preparation import CHANNELS, Preparation
+from twofold.data.sources import ImageSource, Source, TextSource, open_source, task_of
+from twofold.data.values import Images, Text, Whole
 from twofold.data.vocabulary import Vocabulary
+from twofold.data.whole import conform, read_pictures_whole, read_text_whole
 from twofold.models import catalogue
 from twofold.tasks.classify import Classification, Pictures, predict
 from twofold.tasks.language import Language
 from twofold.tasks.sampling import Sampling, continue_text
 from twofold.tasks.task import Evaluation
-from twofold.train.batches import pictures_in_order, text_in_order
+from twofold.train.batches import EVALUATION_BATCH, pictures_in_order, text_in_order
 from twofold.train.folder import RunFolder
 from twofold.train.settings import Settings
 
@@ -40,25 +40,25 @@ class Prediction(NamedTuple):
 class Reading(NamedTuple):
     """What turns input into tensors and outputs into words: a part of model.json.
 
-    `exact`: all pictures of the source had one size, so another size is likely a mistake.
+    `exact`: every file of the source had the prepared size, so another size is likely a mistake.
     """
 
     classes: tuple[str, ...] = ()
     preparation: Preparation | None = None
     exact: bool = False
     vocabulary: Vocabulary | None = None
-    tokens_per_character: float = 1.0
 
     @classmethod
     def of(cls, source: Source) -> "Reading":
+        """The reading of a model that learns from this source."""
         if isinstance(source, TextSource):
-            return cls(vocabulary=source.vocabulary, tokens_per_character=len(source.train.codes_T) / source.train.characters)
-        size = (source.preparation.height, source.preparation.width)
-        return cls(source.classes, source.preparation, set(source.sizes) <= {size})
+            return cls(vocabulary=source.vocabulary)
+        kind = source.preparation
+        return cls(source.classes, kind, set(source.sizes) == {(kind.height, kind.width)})
 
     def as_dict(self) -> dict[str, Any]:
         if self.vocabulary is not None:
-            return {"vocabulary": self.vocabulary.as_dict(), "tokens_per_character": self.tokens_per_character}
+            return {"vocabulary": self.vocabulary.as_dict()}
         assert self.preparation is not None
         return {"classes": list(self.classes), "preparation": self.preparation.as_dict(), "exact_size": self.exact}
 
@@ -66,10 +66,7 @@ class Reading(NamedTuple):
     def from_dict(cls, values: dict[str, Any]) -> "Reading":
         """Raises ValueError for anything that no reading can be."""
         if "vocabulary" in values:
-            rate = values.get("tokens_per_character")
-            if not isinstance(rate, float) or not 0 < rate < 100:
-                raise ValueError(f"model.json: expected tokens_per_character to be a number above 0, got {rate!r}.")
-            return cls(vocabulary=Vocabulary.from_dict(values["vocabulary"]), tokens_per_character=rate)
+            return cls(vocabulary=Vocabulary.from_dict(values["vocabulary"]))
         classes = values.get("classes")
         if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
             raise ValueError(f"model.json: expected classes to be a list of at least two names, got {classes!r}.")
@@ -77,7 +74,7 @@ class Reading(NamedTuple):
 
     @property
     def task(self) -> Classification | Language:
-        return Classification(self.classes) if self.vocabulary is None else Language(self.tokens_per_character)
+        return Classification(self.classes) if self.vocabulary is None else Language()
 
     def model_config(self) -> dict[str, int]:
         """The part of a model's configuration that follows from the data."""
@@ -86,7 +83,7 @@ class Reading(NamedTuple):
         assert self.preparation is not None
         kind = self.preparation
         return {
-            "in_channels": 1 if kind.mode == "L" else 3,
+            "in_channels": CHANNELS[kind.mode],
             "height": kind.height,
             "width": kind.width,
             "classes": len(self.classes),
@@ -117,39 +114,56 @@ class Run:
             raise ValueError(f"{self.path} has no final scores: its training did not end. Go on with: twofold train --resume {self.path}")
         return rows[-1]
 
-    def evaluate(self, source: str | Path | None = None, split: str = "test") -> Evaluation:
-        """Scores on a split of the run's own source, or on all of another source. Raises ValueError where it does not fit the model."""
-        if split not in SPLITS:
+    def evaluate(self, source: str | Path | None = None, split: str | None = None) -> Evaluation:
+        """Scores on a split of the run's own source (default: test), or on all of another source, read in the way of this run.
+
+        What had to be converted or left out for that is told in details["notes"].
+        Raises ValueError for a source that does not fit the model, and for a split of another source.
+        """
+        if split is not None and split not in SPLITS:
             raise ValueError(f"evaluate: expected a split of {', '.join(SPLITS)}, got {split!r}.")
-        opened = self.open(source)
-        part = getattr(opened, split) if source is None else _everything(opened)
-        return self.judge(opened, part, split)
-
-    def judge(self, source: Source, part: Images | Text | None, split: str = "test") -> Evaluation:
-        """Scores on a part of an opened source."""
-        if part is None:
-            raise ValueError(f"evaluate: {source.name} has no {split} split. Take another: --split validation")
-        if isinstance(source, TextSource):
-            assert isinstance(part, Text)
-            text = self._recode(source, part)
-            return Language(len(text.codes_T) / text.characters).evaluate(self.model, text_in_order(text))
-        assert isinstance(part, Images)
-        images, kind = self._relabel(source, part), self._for_pictures("evaluate")
-        return Classification(self.reading.classes).evaluate(self.model, pictures_in_order(images, kind))
-
-    def open(self, source: str | Path | None = None) -> Source:
-        """The run's own source, or another, read in the way of this run."""
         if source is None:
-            return open_source(self.settings.source, self.settings.data)
-        data = DataOptions(unit=self.reading.vocabulary.unit) if self.reading.vocabulary else DataOptions()
-        opened = open_source(source, data)
-        if opened.task != self.task.name:
-            raise ValueError(f"evaluate: the model of {self.path} is made to {self.task.name}, but {source} is for {opened.task}.")
+            return self.judge(self._own(split or "test"))
+        if split is not None:
+            raise ValueError(f"evaluate: {source} is used whole, so the {split} split does not apply. Leave --split out.")
+        whole = self.open_whole(source)
+        judged = self.judge(whole.part)
+        notes = (*whole.notes, *(f"skipped {path}: {reason}" for path, reason in whole.skipped))
+        return judged._replace(details={**judged.details, "notes": notes})
+
+    def judge(self, part: Images | Text) -> Evaluation:
+        """Scores on texts in the codes of this model, or on pictures in its form and with its class numbers."""
+        if isinstance(part, Text):
+            return Language.of(part).evaluate(self.model, text_in_order(part))
+        return Classification(self.reading.classes).evaluate(self.model, pictures_in_order(part, self._for_pictures("evaluate")))
+
+    def open(self) -> Source:
+        """The run's own source."""
+        return open_source(self.settings.source, self.settings.data, self.reading.vocabulary)
+
+    def open_whole(self, source: str | Path) -> Whole:
+        """All of a source, read in the way of this run. Raises ValueError where it does not fit the model."""
+        self._refuse_other(source)
+        if self.reading.vocabulary is not None:
+            return read_text_whole(source, self.reading.vocabulary)
+        return read_pictures_whole(source, self.reading.classes, self._for_pictures("evaluate"))
+
+    def _own(self, split: str) -> Images | Text:
+        """A split of the run's own source, which may have changed since."""
+        self._refuse_other(self.settings.source)
+        opened = self.open()
+        part: Images | Text | None = getattr(opened, split)
+        if part is None:
+            raise ValueError(f"evaluate: {opened.name} has no {split} split. Take another: --split validation")
         if isinstance(opened, ImageSource):
-            kind = self._for_pictures("evaluate")
-            if (opened.preparation.height, opened.preparation.width) != (kind.height, kind.width):
-                opened = open_source(source, DataOptions(image_size=_square(kind)))
-        return opened
+            assert isinstance(part, Images)
+            return conform(opened, part, self.reading.classes, self._for_pictures("evaluate"))
+        return part
+
+    def _refuse_other(self, source: str | Path) -> None:
+        task = task_of(source)
+        if task != self.task.name:
+            raise ValueError(f"evaluate: the model of {self.path} is made to {self.task.name}, but {source} is for {task}.")
 
     def predict(self, pictures: str | Path | Tensor | Sequence[str | Path | Tensor], *, resize: bool = False) -> list[Prediction]:
         """The class of each picture: files, or uint8 tensors (C, H, W).
@@ -168,8 +182,8 @@ class Run:
         read = [self._read(picture, kind, resize) for picture in wanted]
         names = [str(p) if not isinstance(p, Tensor) else f"picture {i}" for i, p in enumerate(wanted)]
         x_BCHW = kind.normalise(torch.stack(read))
-        probabilities, _ = predict(self.model, [Pictures(x, torch.zeros(len(x))) for x in x_BCHW.split(256)])
-        return [self._said(name, row) for name, row in zip(names, probabilities, strict=True)]
+        logits_BN, _ = predict(self.model, [Pictures(x, torch.zeros(len(x))) for x in x_BCHW.split(EVALUATION_BATCH)])
+        return [self._said(name, row) for name, row in zip(names, logits_BN.softmax(1), strict=True)]
 
     def sample(self, prompt: str = "", length: int = 200, how: Sampling | None = None) -> str:
         """`length` tokens that the language model writes after the prompt. Raises ValueError for a classifier or an unknown character."""
@@ -185,55 +199,28 @@ class Run:
         return self.reading.preparation
 
     def _read(self, picture: str | Path | Tensor, kind: Preparation, resize: bool) -> Tensor:
-        channels = 1 if kind.mode == "L" else 3
         if isinstance(picture, Tensor):
+            channels = CHANNELS[kind.mode]
             if picture.dtype != torch.uint8 or tuple(picture.shape) != (channels, kind.height, kind.width):
                 raise ValueError(
                     f"predict: expected a uint8 tensor ({channels}, {kind.height}, {kind.width}), "
                     f"got {str(picture.dtype).removeprefix('torch.')} {tuple(picture.shape)}."
                 )
             return picture
-        if self.reading.exact and not resize:
-            width, height = read_image(picture).size
-            if (height, width) != (kind.height, kind.width):
-                raise ValueError(
-                    f"predict: {picture} is {height}x{width} (height x width), and every picture that the model has seen was "
-                    f"{kind.height}x{kind.width}. To scale it to that size, add --resize (in Python: resize=True)."
-                )
-        return kind.picture(picture)
+        if not self.reading.exact or resize:
+            return kind.picture(picture)
+        image = read_image(picture)
+        if image.size != (kind.width, kind.height):
+            raise ValueError(
+                f"predict: {picture} is {image.height}x{image.width} (height x width), and every picture that the model has seen was "
+                f"{kind.height}x{kind.width}. To scale it to that size, add --resize (in Python: resize=True)."
+            )
+        return kind.fit(image)
 
     def _said(self, name: str, probabilities_N: Tensor) -> Prediction:
         values, order = probabilities_N.sort(descending=True)
         ranking = tuple((self.reading.classes[i], p) for i, p in zip(order.tolist(), values.tolist(), strict=True))
         return Prediction(name, *ranking[0], ranking)
-
-    def _relabel(self, source: ImageSource, images: Images) -> Images:
-        """The same pictures with the class numbers of this model, in its mode."""
-        strangers = [name for name in source.classes if name not in self.reading.classes]
-        if strangers:
-            known = ", ".join(self.reading.classes[:10])
-            raise ValueError(
-                f"evaluate: {source.name} has classes that the model does not know: {', '.join(strangers[:10])}. It knows {known}."
-            )
-        numbers = torch.tensor([self.reading.classes.index(name) for name in source.classes])
-        kind = self._for_pictures("evaluate")
-        x_BCHW = images.x_BCHW
-        if x_BCHW.shape[1:] != (1 if kind.mode == "L" else 3, kind.height, kind.width):
-            if x_BCHW.shape[1] == 1 and kind.mode == "RGB" and x_BCHW.shape[2:] == (kind.height, kind.width):
-                x_BCHW = x_BCHW.expand(-1, 3, -1, -1)
-            else:
-                raise ValueError(
-                    f"evaluate: {source.name} has pictures of shape {tuple(x_BCHW.shape[1:])}, the model reads {kind.mode} "
-                    f"{kind.height}x{kind.width}."
-                )
-        return Images(x_BCHW, numbers[images.y_B], images.names)
-
-    def _recode(self, source: TextSource, text: Text) -> Text:
-        """The same text in the codes of this model's vocabulary."""
-        own = self.reading.vocabulary
-        if own is None:
-            raise ValueError(f"evaluate: the model of {self.path} looks at pictures, but {source.name} is text.")
-        return text if own == source.vocabulary else text._replace(codes_T=own.encode(source.vocabulary.decode(text.codes_T)))
 
     def __repr__(self) -> str:
         return f"<run {self.path}: {self.settings.model}, {self.task.name}>"
@@ -249,6 +236,7 @@ def load(folder: str | Path) -> Run:
         raise ValueError(f"{path}: expected an architecture's name and its config, got {name!r} and {config!r}.")
     try:
         reading = Reading.from_dict(description)
+        _refuse_misfit(name, catalogue.configure(name, **config).as_dict(), reading)
         with torch.random.fork_rng():
             model = catalogue.build(name, **config)
     except (ValueError, TypeError) as error:
@@ -257,18 +245,11 @@ def load(folder: str | Path) -> Run:
     return Run(place, place.read_settings(), model, reading)
 
 
-def _everything(source: Source) -> Images | Text:
-    """All splits of a source together."""
-    if isinstance(source, TextSource):
-        texts = [part for part in (source.train, source.validation, source.test) if part is not None]
-        codes = torch.cat([part.codes_T for part in texts])
-        return Text(codes, sum(part.characters for part in texts), sum((part.names for part in texts), ()))
-    images = [part for part in (source.train, source.validation, source.test) if part is not None]
-    x_BCHW, y_B = torch.cat([part.x_BCHW for part in images]), torch.cat([part.y_B for part in images])
-    return Images(x_BCHW, y_B, sum((part.names for part in images), ()))
-
-
-def _square(kind: Preparation) -> int:
-    if kind.height != kind.width:
-        raise ValueError(f"evaluate: the model reads {kind.height}x{kind.width} pictures; other sources can only be resized to squares.")
-    return kind.height
+def _refuse_misfit(name: str, config: dict[str, Any], reading: Reading) -> None:
+    """Raise ValueError where the architecture is for another task, or of other sizes, than what the same file says of the data."""
+    given = "a vocabulary" if reading.vocabulary is not None else "classes"
+    if catalogue.find(name).task != reading.task.name:
+        raise ValueError(f"the architecture {name!r} is for {catalogue.find(name).task}, but the file lists {given}.")
+    wrong = [f"{what}={config.get(what)}, not {value}" for what, value in reading.model_config().items() if config.get(what) != value]
+    if wrong:
+        raise ValueError(f"the config does not fit the data that the file describes: {'; '.join(wrong)}. Was it edited by hand?")

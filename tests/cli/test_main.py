@@ -1,6 +1,7 @@
 """The command line: results on stdout, one clear paragraph for every mistake, and exit codes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -122,8 +123,8 @@ def test_doctor_names_what_runs(capsys):
 BAD = {
     "command": (["trian"], 'Unknown command "trian". Did you mean "train"?'),
     "option": (["train", "digits", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs?"),
-    "value": (["train", "digits", "--epochs", "x"], "settings: epochs: input should be a valid integer"),
-    "range": (["train", "digits", "--epochs", "0"], "settings: epochs: input should be greater than or equal to 1"),
+    "value": (["train", "digits", "--epochs", "x"], "settings: epochs: expected a whole number, got 'x'."),
+    "range": (["train", "digits", "--epochs", "0"], "settings: epochs: expected 1 or more, got "),
     "zero limit": (["train", "python-source", "--limit", "0"], "limit: expected a whole number of characters, 1,000 or more, got 0."),
     "zero size": (["train", "digits", "--image-size", "0"], "image_size: expected a whole number of pixels from 1 to 4096, got 0."),
     "no source": (["train"], "name a source, for example: twofold train digits"),
@@ -135,6 +136,12 @@ BAD = {
     "run": (["evaluate", "no-such-run"], "no run folder no-such-run"),
     "no picture": (["predict", "no-such-run"], "name at least one picture"),
     "summary": (["summary", "lenet5", "--input", "28x28"], "expected --input as CxHxW, for example 3x64x64, got '28x28'"),
+    "units": (["summary", "char-lstm", "--config", "units=1000000"], "GiB of memory for the weights alone"),
+    "layers": (["train", "python-source", "--config", "layers=100000"], "expected layers to be at most 1,000, got 100,000"),
+    "input": (["summary", "lenet5", "--input", "3x99999x99999"], "expected --input of at most 67,108,864 values, got 3x99999x99999"),
+    "steps": (["summary", "char-lstm", "--input", "999999999999"], "1 to 100,000, for example 64, got '999999999999'"),
+    "control": (["train", "a\x1b[2Jb\nc"], 'no source "a\\x1b[2Jb\\nc"'),
+    "foreign": (["train", "digits", "--window", "9"], "settings: window=9 is for text only"),
     "data": (["data", "chek", "x"], "expected nothing or `check PATH`, got 'chek'"),
 }
 
@@ -170,6 +177,50 @@ def test_debug_shows_where_it_came_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="no source"):
         main(["--debug", "train", "nothing"])
+
+
+def child(*words, **environment):
+    """The command line in a process of its own, with its pipes."""
+    words = [sys.executable, "-m", "twofold", *map(str, words)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["data"]])
+def test_a_reader_that_has_gone_is_left_quietly(words):
+    process = child(*words)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(60) == 141
+    process.stderr.close()
+
+
+def test_a_terminal_without_the_letters_gets_them_written_out(tmp_path):
+    (tmp_path / "é").mkdir()
+    (tmp_path / "é" / "ü.txt").write_text("naïve " * 200)
+    out, err = child("data", "check", tmp_path / "é", PYTHONIOENCODING="ascii", PYTHONUTF8="1").communicate(timeout=60)
+    assert err == b"" and out.decode("ascii").startswith("\\xe9: folder of text files")
+    out, _ = child("data", "check", tmp_path / "é", "--json", PYTHONIOENCODING="ascii", PYTHONUTF8="1").communicate(timeout=60)
+    assert json.loads(out)["source"] == "é"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")])
+def test_memory_that_runs_out_is_told(capsys, monkeypatch, error):
+    def run_out(*_):
+        raise error
+
+    monkeypatch.setattr("twofold.data.sources.open_source", run_out)
+    monkeypatch.setattr("twofold.fitting.open_source", run_out)
+    assert "there is not enough memory for this. Take smaller sizes" in complaint(capsys, "train", "digits", "--out", "never")
+
+
+def test_evaluating_other_pictures_tells_on_the_side_what_was_converted(capsys, run, tmp_path):
+    (tmp_path / "7").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "7" / "a.png")
+    assert main(["evaluate", str(run), str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "1 of 1 picture is in colour and read as grey, as the model needs\n" and captured.out.startswith("accuracy")
+    assert json.loads(said(capsys, "evaluate", run, tmp_path, "--json"))["notes"] == [captured.err.strip()]
+    assert "is used whole, so the train split does not apply" in complaint(capsys, "evaluate", run, tmp_path, "--split", "train")
 
 
 def test_ctrl_c_leaves_a_valid_run_and_says_how_to_go_on(tmp_path):

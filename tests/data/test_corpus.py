@@ -6,6 +6,7 @@ import pytest
 
 from twofold.data.corpus import SEPARATOR, Passage, Passages, assemble, gather, join
 from twofold.data.values import Skipped
+from twofold.data.vocabulary import Vocabulary
 
 
 @pytest.fixture
@@ -45,5 +46,12 @@ def test_the_vocabulary_is_of_training_alone() -> None:
 
 
 def test_an_empty_part_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"x: no text is left for test. Give more text. 1 files were skipped: a: broken"):
+    with pytest.raises(ValueError, match=r"x: no text is left for test. Give more text. 1 file was skipped: a: broken"):
         assemble("x", "character", Passages(Passage("a", ()), Passage("a", ()), Passage("", ())), [Skipped("a", "broken")])
+
+
+def test_a_vocabulary_that_is_given_encodes_every_part() -> None:
+    own = Vocabulary(("\ufffd", "b", " a"), "word")
+    source = assemble("x", "character", Passages(Passage("b a", ()), Passage("a", ()), Passage("b", ())), vocabulary=own)
+    assert source.vocabulary is own
+    assert [part.codes_T.tolist() for part in (source.train, source.validation, source.test)] == [[1, 2], [0], [1]]

@@ -51,3 +51,13 @@ def test_a_folder_in_the_way_is_named_before_anything_is_replaced(tmp_path):
         files.write_all({tmp_path / "one": b"new", tmp_path / "two": b"2"})
     assert (tmp_path / "one").read_bytes() == b"old"
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+
+
+def test_what_a_killed_write_leaves_behind_is_known_by_its_name(tmp_path, monkeypatch):
+    left = []
+    monkeypatch.setattr(os, "fsync", lambda handle: left.extend(path.name for path in tmp_path.iterdir()))
+    files.write(tmp_path / "model.json", b"x")
+    assert [files.left_of(name) for name in left[:1]] == ["model.json"]
+    assert [files.left_of(name) for name in ("model.json", ".model.json.tmp", ".a.0123456789abcdeg.tmp", "a.0123456789abcdef.tmp")] == [
+        None
+    ] * 4

@@ -35,7 +35,7 @@ def test_counts_sizes_and_modes() -> None:
     assert found.lines() == [
         "toys: folder of class folders; task: classify",
         "train: 3 pictures (a 2, b 1)",
-        "validation: 1 pictures (a 0, b 1)",
+        "validation: 1 picture (a 0, b 1)",
         "test: 2 pictures (a 1, b 1)",
         "height x width in the files: min 2 x 2, median 9 x 1, max 3 x 4",
         "modes in the files: L 1, RGB 2",
@@ -64,16 +64,16 @@ def test_imbalance() -> None:
 
 def test_repeated_pictures() -> None:
     train = pictures([1, 2, 1], [0, 1, 0], "t")
-    assert notes(train, pictures([7], [1], "v")) == ("1 pictures repeat another one of the same split (t2 = t0)",)
+    assert notes(train, pictures([7], [1], "v")) == ("1 picture repeats another one of the same split (t2 = t0)",)
     assert notes(pictures([1, 2], [0, 1], "t"), pictures([7], [1], "v"), pictures([2, 7, 9], [1, 1, 1], "x")) == (
-        "1 pictures of test also lie in train: its figure will be too good (x0 = t1)",
-        "1 pictures of test also lie in validation: its figure will be too good (x1 = v0)",
+        "1 picture of test also lies in train: its figure will be too good (x0 = t1)",
+        "1 picture of test also lies in validation: its figure will be too good (x1 = v0)",
     )
 
 
 def test_equal_pictures_of_different_classes() -> None:
     said = notes(pictures([1, 1], [0, 1], "t"), pictures([7], [1], "v"))
-    assert said[-1] == "1 equal pictures carry different classes (t1 = t0)"
+    assert said[-1] == "1 pair of equal pictures carries different classes (t1 = t0)"
 
 
 def test_text_is_counted_and_the_unknown_said() -> None:

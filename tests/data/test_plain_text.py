@@ -85,3 +85,11 @@ def test_too_large(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with path.open("wb") as file:
         file.truncate((1 << 30) + 1)  # a hole: no bytes on the disk
     assert refused(path) == "1.0 GiB; at most 1 GiB is read whole. Use a part of it: --limit 107374182"
+
+
+def test_a_limit_beyond_all_memory_reads_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abc")
+    assert read_text(tmp_path / "a.txt", 1 << 60) == "abc"
+    (tmp_path / "b.txt").symlink_to(tmp_path / "gone")
+    with pytest.raises(TextError, match="is a link that leads nowhere"):
+        read_text(tmp_path / "b.txt")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from twofold.data.sources import SOURCES, DataOptions, check, describe, open_source, source_lines
+from twofold.data.pictures import read_image
+from twofold.data.sources import SOURCES, DataOptions, check, describe, open_source, source_lines, task_of
 
 TEXT = "some words of text\n" * 100
 EXPECTED = "Expected a folder of class folders, a text file, or one of: digits, python-source"
@@ -78,6 +79,21 @@ def test_misspelt_names_and_paths(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     assert message(str(tmp_path / "fotos")) == (f'no source "{tmp_path / "fotos"}": did you mean "{tmp_path / "photos"}"? {EXPECTED}')
     assert message("quite something else") == f'no source "quite something else". {EXPECTED}'
+
+
+def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(tmp_path / "gone")
+    assert message(tmp_path / "data") == f"{tmp_path / 'data'} is a link that leads nowhere: {tmp_path / 'gone'} is not there. {EXPECTED}"
+    (tmp_path / "1.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(ValueError, match=r"1.png: is a link that leads nowhere"):
+        read_image(tmp_path / "1.png")
+
+
+def test_the_task_is_known_before_anything_is_read(tmp_path: Path) -> None:
+    pictures(tmp_path / "photos", "a")
+    (tmp_path / "a.txt").write_text("a")
+    assert [task_of(tmp_path / name) for name in ("photos", "a.txt")] == ["classify", "language"]
+    assert [task_of(name) for name in SOURCES] == ["classify", "language"]
 
 
 def test_tables_and_single_pictures(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_folder_too_short_says_what_was_skipped(tmp_path: Path) -> None:
 
 def test_a_folder_without_text(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text(TEXT)
-    with pytest.raises(ValueError, match=r"expected .txt files, found none among 1 files. Other text\? Give the file itself"):
+    with pytest.raises(ValueError, match=r"expected .txt files, found none among 1 file. Other text\? Give the file itself"):
         text_folder(tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_repeated_files_are_said(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(TEXT)
     (tmp_path / "c.txt").write_text(TEXT.upper())
-    assert text_folder(tmp_path).notes == ("1 files repeat another file byte for byte: b.txt = a.txt",)
+    assert text_folder(tmp_path).notes == ("1 file repeats another file byte for byte: b.txt = a.txt",)
 
 
 def test_a_large_folder_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """Classification: figures checked by hand and against scikit-learn."""
 
-import math
-
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
@@ -15,9 +13,9 @@ CLASSES = tuple("abcdefg")
 
 @pytest.fixture
 def judged():
-    probabilities = noise(200, 7, grad=False).mul(2).softmax(1)
+    logits = noise(200, 7, grad=False).mul(2)
     truth = torch.randint(0, 6, (200,), generator=torch.Generator().manual_seed(1))  # class g never occurs
-    return probabilities, truth, assess(probabilities, truth, CLASSES)
+    return logits.softmax(1), truth, assess(logits, truth, CLASSES)
 
 
 def test_scores_are_scikit_learns(judged):
@@ -39,8 +37,8 @@ def test_each_class_has_scikit_learns_precision_recall_and_f1(judged):
 
 
 def test_the_matrix_has_the_truth_in_its_rows():
-    probabilities = torch.tensor([[0.1, 0.9]])
-    assert assess(probabilities, torch.tensor([0]), ("a", "b")).details["confusion"] == [[0, 1], [0, 0]]
+    logits = torch.tensor([[-1.0, 1.0]])
+    assert assess(logits, torch.tensor([0]), ("a", "b")).details["confusion"] == [[0, 1], [0, 0]]
 
 
 def test_the_loss_smooths_the_target():
@@ -55,8 +53,15 @@ def test_the_loss_smooths_the_target():
 def test_prediction_happens_in_evaluation_mode_and_leaves_the_mode():
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9)).train()
     x = noise(3, 4, grad=False).float()
-    probabilities, truth = predict(model, [Pictures(x[:2], torch.tensor([0, 1])), Pictures(x[2:], torch.tensor([2]))])
-    assert torch.allclose(probabilities, x.softmax(1)) and truth.tolist() == [0, 1, 2] and model.training
+    logits, truth = predict(model, [Pictures(x[:2], torch.tensor([0, 1])), Pictures(x[2:], torch.tensor([2]))])
+    assert torch.equal(logits, x) and truth.tolist() == [0, 1, 2] and model.training
+
+
+def test_a_model_that_fails_has_its_mode_again():
+    model = nn.Linear(2, 3).train()
+    with pytest.raises(ValueError):
+        predict(model, [Pictures(torch.zeros(1, 5), torch.tensor([0]))])
+    assert model.training
 
 
 def test_the_best_epoch_has_the_highest_accuracy():
@@ -66,9 +71,9 @@ def test_the_best_epoch_has_the_highest_accuracy():
     assert task.explain(scores[1]) == ("accuracy", "95.00 %")
 
 
-def test_a_certain_mistake_has_a_finite_loss():
-    scores = assess(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), ("a", "b")).scores
-    assert math.isfinite(scores["loss"]) and scores["loss"] > 80
+def test_a_certain_mistake_costs_what_the_logits_say():
+    """Its probability, exp(-1000), is 0 in every floating-point format."""
+    assert assess(torch.tensor([[1000.0, 0.0]]), torch.tensor([1]), ("a", "b")).scores["loss"] == 1000
 
 
 def test_an_empty_split_is_refused():

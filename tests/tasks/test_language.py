@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from twofold import nn
+from twofold.data.values import Text
 from twofold.tasks.language import Language, Window
 
 
@@ -32,7 +33,19 @@ def test_scores_of_known_probabilities():
     assert evaluation.scores["loss"] == pytest.approx(nats)
     assert evaluation.scores["perplexity"] == pytest.approx(math.exp(nats))
     assert evaluation.scores["bits_per_character"] == pytest.approx(nats / math.log(2) / 4)
+    assert evaluation.scores["unknown"] == pytest.approx(1 / 3)  # token 0
     assert evaluation.details["tokens"] == 3
+
+
+def test_the_task_of_a_text_has_its_tokens_per_character():
+    assert Language.of(Text(torch.zeros(3, dtype=torch.int32), 12, ("a",))).tokens_per_character == 0.25
+
+
+def test_a_model_that_fails_has_its_mode_again():
+    model = nn.Linear(2, 3).train()
+    with pytest.raises(TypeError):
+        Language().evaluate(model, [window(True, 0)])
+    assert model.training
 
 
 def test_the_state_is_carried_cut_from_the_graph_and_dropped_where_a_stream_begins():
@@ -47,7 +60,8 @@ def test_the_state_is_carried_cut_from_the_graph_and_dropped_where_a_stream_begi
 def test_the_best_epoch_has_the_smallest_loss():
     task = Language()
     assert task.rank({"loss": 1.0}) > task.rank({"loss": 1.1})
-    assert task.explain({"bits_per_character": 1.8765}) == ("bits per character", "1.877")
+    assert task.explain({"bits_per_character": 1.8765, "unknown": 0.0004}) == ("bits per character", "1.877")
+    assert task.explain({"bits_per_character": 1.8765, "unknown": 0.0625})[1] == "1.877 (6.2 % of the tokens unknown)"
 
 
 def test_an_empty_split_is_refused():

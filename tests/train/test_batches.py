@@ -90,3 +90,9 @@ def test_evaluation_reads_every_token_but_the_remainder(count):
     windows = list(text_in_order(text(count)))
     streams = windows[0].x_TB.shape[1]
     assert sum(w.y_TB.numel() for w in windows) == (count - 1) // streams * streams
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_text_without_a_token_to_foretell_is_refused(count):
+    with pytest.raises(ValueError, match=f"evaluate: expected a text of at least 2 tokens.*got {count}. Give more text"):
+        text_in_order(text(count))

@@ -76,6 +76,28 @@ def test_clearing_removes_our_files_and_nothing_else(folder, tmp_path):
     assert (tmp_path / "elsewhere" / "kept").read_text() == "kept"
 
 
+def test_what_a_killed_write_left_is_ours(folder):
+    folder.path.mkdir()
+    (folder.path / ".settings.yaml.0123456789abcdef.tmp").write_bytes(b"half")
+    folder.check_free(overwrite=False)
+    folder.write_settings(Settings.of("digits"))
+    (folder.path / ".model.safetensors.0123456789abcdef.tmp").write_bytes(b"half")
+    (folder.path / "state").mkdir()
+    (folder.path / "state" / ".run.pt.0123456789abcdef.tmp").write_bytes(b"half")
+    folder.check_free(overwrite=True)
+    folder.clear()
+    assert list(folder.path.iterdir()) == []
+    (folder.path / ".thesis.txt.0123456789abcdef.tmp").write_text("years of work")
+    with pytest.raises(ValueError, match="holds other files"):
+        folder.check_free(overwrite=True)
+
+
+def test_a_link_that_leads_nowhere_is_refused(folder):
+    folder.path.symlink_to(folder.path / "gone")
+    with pytest.raises(ValueError, match="is a link that leads nowhere; name a folder"):
+        folder.check_free(overwrite=True)
+
+
 def test_a_file_in_the_place_of_the_folder_is_refused(folder):
     folder.path.write_text("x")
     with pytest.raises(ValueError, match="is a file; name a folder"):

@@ -30,4 +30,8 @@ def test_every_setting_and_every_model_exists(values):
 def test_each_source_gets_the_recipe_that_suits_it():
     assert recipe(pictures(8, "digits")) is RECIPES["digits"]
     assert (recipe(pictures(28))["model"], recipe(pictures(32))["model"]) == ("vgg-mini", "vgg-small")
+    library = recipe(text("word", "python-source"))
+    assert (
+        library == {**RECIPES["python-source"], "model": "word-lstm"} and recipe(text("character", "python-source"))["model"] == "char-lstm"
+    )
     assert (recipe(text("character"))["model"], recipe(text("word"))["model"]) == ("char-lstm", "word-lstm")

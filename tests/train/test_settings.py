@@ -1,8 +1,11 @@
 """Settings: flat names, recipes beneath what the user set, and sentences for mistakes."""
 
+import re
+
 import pytest
 
 from twofold.data.options import DataOptions
+from twofold.train.recipes import LANGUAGE
 from twofold.train.settings import Settings
 
 
@@ -14,9 +17,22 @@ def test_flat_names_find_their_part():
 
 def test_a_recipe_never_replaces_what_the_user_set():
     user = Settings.of("digits", epochs=30, learning_rate=3e-3, image_size=16)  # equal to the defaults, but set
-    resolved = user.with_recipe({"epochs": 5, "learning_rate": 1.0, "batch_size": 8, "image_size": 99, "model": "lenet5"})
+    resolved = user.with_recipe({"epochs": 5, "learning_rate": 1.0, "batch_size": 8, "model": "lenet5"})
     assert (resolved.learning.epochs, resolved.optimisation.learning_rate, resolved.data.image_size) == (30, 3e-3, 16)
     assert (resolved.learning.batch_size, resolved.model) == (8, "lenet5")
+
+
+def test_settings_of_another_task_are_refused_where_they_say_something_unusual():
+    usual = Settings.of("x").with_recipe(LANGUAGE)
+    for task, values, words in (
+        ("classify", {"window": 32}, "settings: window=32 is for text only, but x is for classify. Leave window out."),
+        ("classify", {"items_per_epoch": 9}, "items_per_epoch=9 is for text only"),
+        ("language", {"label_smoothing": 0.1}, "label_smoothing=0.1 is for pictures only, but x is for language"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            Settings.of("x", **values).refuse_foreign(usual, task)
+    Settings.of("x", window=64).refuse_foreign(usual, "classify")
+    Settings.of("x", label_smoothing=0.0, window=9).refuse_foreign(usual, "language")
 
 
 def test_settings_survive_being_written():
@@ -29,14 +45,23 @@ def test_settings_survive_being_written():
 BAD = {
     "unknown": (lambda: Settings.of("digits", epoch=3), "settings: no setting 'epoch'. Did you mean \"epochs\"?"),
     "strange": (lambda: Settings.of("digits", zzz=3), "There are limit, image_size, unit, epochs"),
-    "zero": (lambda: Settings.of("digits", epochs=0), "settings: learning.epochs: input should be greater than or equal to 1, got 0."),
-    "kind": (lambda: Settings.of("digits", learning_rate="fast"), "settings: optimisation.learning_rate: input should be a valid number"),
-    "choice": (lambda: Settings.of("digits", optimizer="adm"), "input should be 'adamw', 'adam' or 'sgd', got 'adm'"),
-    "nan": (lambda: Settings.of("digits", learning_rate=float("nan")), "settings: optimisation.learning_rate"),
+    "zero": (lambda: Settings.of("digits", epochs=0), "settings: learning.epochs: expected 1 or more, got 0."),
+    "kind": (lambda: Settings.of("digits", learning_rate="fast"), "settings: optimisation.learning_rate: expected a number, got 'fast'."),
+    "choice": (lambda: Settings.of("digits", optimizer="adm"), "optimizer: expected 'adamw', 'adam' or 'sgd', got 'adm'"),
+    "nan": (
+        lambda: Settings.of("digits", learning_rate=float("nan")),
+        "settings: optimisation.learning_rate: expected 100.0 or less, got nan.",
+    ),
+    "fraction": (lambda: Settings.of("digits", epochs=1.5), "learning.epochs: expected a whole number, got 1.5."),
+    "half open": (lambda: Settings.of("digits", momentum=1), "optimisation.momentum: expected less than 1.0, got 1."),
+    "rate": (lambda: Settings.of("digits", learning_rate=0), "optimisation.learning_rate: expected more than 0.0, got 0."),
+    "most": (lambda: Settings.of("digits", epochs=10**6), "learning.epochs: expected 100000 or less, got 1000000."),
+    "shape": (lambda: Settings.checked({"source": "digits", "data": 3}), "settings: data: expected names and values, got 3."),
+    "name": (lambda: Settings.of("digits", model=3), "settings: model: expected text, got 3."),
     "data": (lambda: Settings.of("digits", limit=3), "limit: expected a whole number of characters, 1,000 or more, got 3"),
     "extra": (lambda: Settings.checked({"source": "digits", "learning": {"epoch": 3}}), "settings: no setting 'learning.epoch'."),
     "missing": (lambda: Settings.checked({}), "settings: source is missing."),
-    "two": (lambda: Settings.of("digits", epochs=0, batch_size=0), "batch_size: input should be greater"),
+    "two": (lambda: Settings.of("digits", epochs=0, batch_size=0), "batch_size: expected 1 or more"),
     "nothing": (lambda: Settings.checked(None), "settings:"),
 }
 

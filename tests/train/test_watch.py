@@ -44,7 +44,7 @@ def test_without_a_terminal_there_is_a_line_for_each_epoch(watch, capsys):
 
 def test_on_a_terminal_a_bar_shows_loss_score_speed_and_time_left(tmp_path, watch, monkeypatch):
     screen = io.StringIO()
-    monkeypatch.setattr("twofold.train.watch.Console", lambda **_: Console(file=screen, force_terminal=True, width=120))
+    monkeypatch.setattr("twofold.train.watch._Console", lambda **_: Console(file=screen, force_terminal=True, width=120))
     monkeypatch.setattr("twofold.train.watch.REFRESH", 0.0)
     again = Watch(watch.folder, watch.task, watch.settings, 4, watch.model, watch.optimizer, {})
     progress = Progress()
@@ -79,3 +79,30 @@ def test_the_first_ctrl_c_asks_and_the_second_interrupts(watch, capsys):
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
     assert "Once more to abort at once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, None])
+def test_an_interrupt_that_is_ignored_or_not_pythons_stays_so(watch, monkeypatch, before):
+    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    monkeypatch.setattr(signal, "getsignal", lambda number: before)
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("the handler was replaced"))
+    try:
+        with watch.watching():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        monkeypatch.undo()
+        signal.signal(signal.SIGINT, kept)
+    assert not watch.stop
+
+
+def test_a_reader_that_has_gone_stops_nothing(watch, monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(watch.console, "_file", Gone())
+    progress = Progress()
+    with watch.watching():
+        end_epoch(watch, progress)
+        end_epoch(watch, progress, {**ROW, "epoch": 2})
+    assert progress.epoch == 2 and watch.console.quiet

@@ -1,14 +1,17 @@
 """twofold models, data, summary, doctor: what there is, before anything is trained."""
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from twofold.cli.output import print_json, print_table
+from twofold.cli.output import print_json, print_line, print_table
 
 Flag = Annotated[bool, Parameter(negative=())]
+LARGEST_INPUT = 1 << 26  # values: 3x4096x4096 fits
+MOST_STEPS = 100_000
 Changes = Annotated[list[str], Parameter(consume_multiple=True, negative=())]
 
 
@@ -55,11 +58,12 @@ def data(action: str = "", path: str = "", *, image_size: int | None = None, lim
     if json:
         print_json(found.as_dict())
         return
-    print("\n".join(found.lines()))
+    for line in found.lines():
+        print_line(line)
 
 
 def summary(model: str, *, input: str = "", config: Changes | None = None, json: Flag = False) -> None:
-    """Show the layers, shapes and weights of a model.
+    """Show the layers of a model: shapes, weights, multiply-adds, bytes of the output, and what one output sees of the input.
 
     Parameters
     ----------
@@ -75,7 +79,7 @@ def summary(model: str, *, input: str = "", config: Changes | None = None, json:
     import torch
 
     from twofold.cli.training import read_changes
-    from twofold.models.catalogue import MODELS, configure, find
+    from twofold.models.catalogue import MODELS, build, configure, find
     from twofold.run import load
     from twofold.see.summary import summarise
 
@@ -85,24 +89,39 @@ def summary(model: str, *, input: str = "", config: Changes | None = None, json:
         run = load(model)
         task, built, values = run.task.name, run.model, run.reading.model_config()
     else:
-        entry = find(model)
-        task = entry.task
+        task = find(model).task
         shape = _shape(input) if task == "classify" and input else {}
         settled = configure(model, **read_changes(config or []), **shape)
-        built, values = entry.build(settled), settled.as_dict()
+        values = settled.as_dict()
+        built = build(model, **values)
     if task == "classify":
         shape = _shape(input) if input else {name: values[name] for name in ("in_channels", "height", "width")}
         zeros = torch.zeros(1, shape["in_channels"], shape["height"], shape["width"])
     else:
         zeros = torch.zeros(_steps(input), 1, dtype=torch.long)
     lines = summarise(built, zeros)
-    total = sum(line.weights for line in lines)
+    totals = {
+        "weights": sum(line.weights for line in lines),
+        "multiply_adds": sum(line.multiply_adds or 0 for line in lines),
+        "bytes": sum(line.bytes for line in lines),
+    }
+    unknown = sum(line.multiply_adds is None for line in lines)
     if json:
-        print_json({"model": model, "input": list(zeros.shape), "layers": [line._asdict() for line in lines], "weights": total})
+        print_json({"model": model, "input": list(zeros.shape), "layers": [line._asdict() for line in lines], **totals})
         return
-    rows = [(line.name, line.kind, "x".join(map(str, line.shape)), line.weights, line.route) for line in lines]
-    print_table(("layer", "kind", "output", "weights", "route"), rows, f"{model}, input {'x'.join(map(str, zeros.shape))}")
-    print(f"weights: {total:,}")
+    rows = [
+        (
+            *(line.name, line.kind, "x".join(map(str, line.shape)), line.weights),
+            "-" if line.multiply_adds is None else line.multiply_adds,
+            *(line.bytes, line.sees, line.steps, line.route),
+        )
+        for line in lines
+    ]
+    header = ("layer", "kind", "output", "weights", "multiply-adds", "bytes", "sees", "stride", "route")
+    print_table(header, rows, f"{model}, input {'x'.join(map(str, zeros.shape))}")
+    print(f"weights: {totals['weights']:,}")
+    print(f"multiply-adds: {totals['multiply_adds']:,}{f' and those of {unknown} layers without a law' if unknown else ''}")
+    print(f"bytes of all outputs: {totals['bytes']:,}")
 
 
 def doctor(*, json: Flag = False) -> None:
@@ -120,10 +139,15 @@ def _shape(text: str) -> dict[str, int]:
     sizes = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
     if sizes is None or "0" in sizes.groups():
         raise ValueError(f"summary: expected --input as CxHxW, for example 3x64x64, got {text!r}.")
-    return dict(zip(("in_channels", "height", "width"), map(int, sizes.groups()), strict=True))
+    numbers = [int(size) for size in sizes.groups()]
+    if math.prod(numbers) > LARGEST_INPUT:
+        raise ValueError(f"summary: expected --input of at most {LARGEST_INPUT:,} values, got {text}, which is {math.prod(numbers):,}.")
+    return dict(zip(("in_channels", "height", "width"), numbers, strict=True))
 
 
 def _steps(text: str) -> int:
-    if text and (not text.isdecimal() or int(text) < 1):
-        raise ValueError(f"summary: expected --input as a number of steps for a language model, for example 64, got {text!r}.")
+    if text and (not text.isdecimal() or not 1 <= int(text) <= MOST_STEPS):
+        raise ValueError(
+            f"summary: expected --input as a number of steps for a language model, 1 to {MOST_STEPS:,}, for example 64, got {text!r}."
+        )
     return int(text or 64)

@@ -3,6 +3,8 @@
 A mistake of the user prints one clear paragraph and exits 2; `--debug` shows where it came from.
 """
 
+import io
+import os
 import sys
 
 from cyclopts import App, CycloptsError
@@ -17,6 +19,7 @@ COMMANDS = {
     "models": ("twofold.cli.looking:models", "List the architectures."),
     "data": ("twofold.cli.looking:data", "List the sources; `data check PATH` says what lies there."),
     "summary": ("twofold.cli.looking:summary", "Show the layers, shapes and weights of a model."),
+    "explain": ("twofold.cli.explain:explain", "Work out the arithmetic of a layer, number by number."),
     "see": ("twofold.cli.see:see", "Draw what layers do, as PNG pictures."),
     "doctor": ("twofold.cli.looking:doctor", "Say what this installation can do, and what it lacks."),
 }
@@ -39,24 +42,32 @@ def build_app() -> App:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command line and return its exit code: 0 done, 1 our own fault, 2 the user's mistake, 130 interrupted."""
+    """Run one command line and return its exit code.
+
+    0 done, 1 our own fault, 2 the user's mistake, 130 interrupted, 141 whoever read our output has gone.
+    """
+    _print_anything()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
         build_app()(words, exit_on_error=False, print_error=False)
+        sys.stdout.flush()  # a reader that has gone is noticed here, not at the interpreter's end
     except CycloptsError as error:
-        return _say(_spoken(error), 2, debug)
+        from twofold.cli.mistakes import spoken
+
+        return _say(spoken(error), 2, debug)
     except ValueError as error:
         return _say(str(error), 2, debug)
     except KeyboardInterrupt as error:
         return _say(str(error) or "interrupted", 130, debug)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone
-        return 0
+        return _leave_quietly()
     except OSError as error:
         return _say(f"the system refuses: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2, debug)
     except Exception as error:
+        if _beyond_memory(error):
+            return _say("there is not enough memory for this. Take smaller sizes, fewer data or a smaller batch.", 2, debug)
         return _say(f"this should not have happened: {type(error).__name__}: {error} (run again with --debug and tell us)", 1, debug)
     return 0
 
@@ -65,21 +76,30 @@ def _say(message: str, code: int, debug: bool) -> int:
     if debug:
         raise  # the exception that main is handling
     ended = message if message.endswith((".", "?", "!", ")")) else f"{message}."
-    print(f"twofold: {ended}", file=sys.stderr)
+    from twofold.cli.output import visible
+
+    print(f"twofold: {visible(ended)}", file=sys.stderr)
     return code
 
 
-def _spoken(error: CycloptsError) -> str:
-    """A mistake on the command line, in one sentence."""
-    cause = error.__cause__
-    if cause is not None:  # of pydantic: the settings say it better
-        from pydantic import ValidationError
+def _print_anything() -> None:
+    """What the terminal's encoding lacks is written out; it is no reason to stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
-        from twofold.train.settings import spoken
 
-        if isinstance(cause, ValidationError):
-            return spoken(cause)
-    return " ".join(str(error).split())
+def _leave_quietly() -> int:
+    """Send what is still to be flushed nowhere, and end as a tool does that the signal of a closed pipe has killed."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    return 141
+
+
+def _beyond_memory(error: Exception) -> bool:
+    """Whether Python's memory has run out, or torch's, which raises a plain RuntimeError."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from twofold.cli.output import print_json
+from twofold.cli.output import print_json, print_line
 
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -29,6 +29,7 @@ def kernels(image: Path, *, out: Path | None = None, only: str = "", json: Flag 
     """
     import numpy as np
 
+    from twofold.data.amount import amount
     from twofold.data.pictures import read_image
     from twofold.see.kernels import entries
     from twofold.see.kernels import kernels as draw
@@ -42,7 +43,7 @@ def kernels(image: Path, *, out: Path | None = None, only: str = "", json: Flag 
     if json:
         print_json({"picture": str(image), "kernels": [entry.name for entry in shown], "out": str(target)})
         return
-    print(f"{len(shown)} kernels on {image.name}: {target}")
+    print_line(f"{amount(len(shown), 'kernel', 'kernels')} on {image.name}: {target}")
 
 
 def _target(image: Path, out: Path | None, what: str) -> Path:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from twofold.cli.output import print_json
+from twofold.cli.output import print_json, print_line
 from twofold.train.settings import Learning, Optimisation
 
 
@@ -70,9 +70,9 @@ def train(
         return
     for split in ("validation", "test"):
         if split in run.metrics:
-            print(f"{split + ':':<12}", *run.task.explain(run.metrics[split]))
-    print(f"{'run:':<12} {run.path}")
-    print(f"{'report:':<12} {run.report}")
+            print_line(" ".join([f"{split + ':':<12}", *run.task.explain(run.metrics[split])]))
+    print_line(f"{'run:':<12} {run.path}")
+    print_line(f"{'report:':<12} {run.report}")
 
 
 def read_changes(changes: list[str]) -> dict[str, bool | int | float | str]:

@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from twofold.cli.output import print_csv, print_json, print_table
+from twofold.cli.output import print_csv, print_json, print_table, visible
 
 Flag = Annotated[bool, Parameter(negative=())]
 
 
-def evaluate(run: Path, source: str | None = None, *, split: Literal["train", "validation", "test"] = "test", json: Flag = False) -> None:
+def evaluate(
+    run: Path, source: str | None = None, *, split: Literal["train", "validation", "test"] | None = None, json: Flag = False
+) -> None:
     """Score a trained model.
 
     Parameters
@@ -21,7 +23,7 @@ def evaluate(run: Path, source: str | None = None, *, split: Literal["train", "v
     source
         Another source; all of it is used. Default: the run's own source.
     split
-        Which part of the run's own source.
+        Which part of the run's own source. Default: test.
     json
         Print JSON.
     """
@@ -29,10 +31,12 @@ def evaluate(run: Path, source: str | None = None, *, split: Literal["train", "v
 
     opened = load(run)
     judged = opened.evaluate(source, split)
-    details = {name: value for name, value in judged.details.items() if name in ("confusion", "per_class", "tokens")}
+    details = {name: value for name, value in judged.details.items() if name in ("confusion", "per_class", "tokens", "notes")}
     if json:
         print_json({"run": str(run), "source": source or opened.settings.source, **judged.scores, **details})
         return
+    for note in details.get("notes", ()):
+        print(visible(note), file=sys.stderr)
     print(*opened.task.explain(judged.scores))
     print_table(("score", "value"), list(judged.scores.items()))
     if "per_class" in details:

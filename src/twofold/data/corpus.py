@@ -1,7 +1,7 @@
 """A corpus: passages of text, as streams of codes under one vocabulary.
 
 files -> text        joined by two empty lines
-vocabulary           of the training passage alone
+vocabulary           of the training passage alone, or the one given: that of a model which is to read the text
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from twofold.data.amount import amount
 from twofold.data.folder import printable, printed
 from twofold.data.plain_text import TextError, read_text
 from twofold.data.values import Skipped, Text, TextSource
@@ -66,12 +67,25 @@ def join(passages: Iterable[Passage]) -> Passage:
     return Passage(SEPARATOR.join(p.text for p in full), tuple(name for p in full for name in p.names))
 
 
-def assemble(name: str, unit: str, parts: Passages, skipped: Sequence[Skipped] = (), notes: Sequence[str] = ()) -> TextSource:
-    """The source of three passages. Raises ValueError where one of them is empty."""
+def assemble(
+    name: str,
+    unit: str,
+    parts: Passages,
+    skipped: Sequence[Skipped] = (),
+    notes: Sequence[str] = (),
+    vocabulary: Vocabulary | None = None,
+) -> TextSource:
+    """The source of three passages. A vocabulary that is given brings its own unit. Raises ValueError where a passage is empty."""
     for part, passage in zip(("training", "validation", "test"), parts, strict=True):
         if not passage.text:
-            reason = f" {len(skipped)} files were skipped: {printable(skipped[0].path)}: {skipped[0].reason}" if skipped else ""
+            files = amount(len(skipped), "file was", "files were")
+            reason = f" {files} skipped: {printable(skipped[0].path)}: {skipped[0].reason}" if skipped else ""
             raise ValueError(f"{name}: no text is left for {part}. Give more text.{reason}")
-    vocabulary = Vocabulary.of(parts.train.text, unit)
-    train, validation, test = (Text(vocabulary.encode(p.text), len(p.text), p.names) for p in parts)
+    vocabulary = vocabulary or Vocabulary.of(parts.train.text, unit)
+    train, validation, test = (encoded(passage, vocabulary) for passage in parts)
     return TextSource(name, vocabulary, train, validation, test, printed(skipped), tuple(notes))
+
+
+def encoded(passage: Passage, vocabulary: Vocabulary) -> Text:
+    """The passage in the codes of the vocabulary."""
+    return Text(vocabulary.encode(passage.text), len(passage.text), passage.names)

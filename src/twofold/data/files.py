@@ -5,10 +5,19 @@ last one is complete are they renamed. A full disk, a crash or an error before t
 """
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp")
+
+
+def left_of(name: str) -> str | None:
+    """The file of which a killed write left this one behind; None for any other name."""
+    found = _TEMPORARY.fullmatch(name)
+    return found[1] if found else None
 
 
 def write(path: Path, content: bytes) -> None:

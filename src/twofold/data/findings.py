@@ -10,6 +10,7 @@ from collections import Counter
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from twofold.data.amount import amount
 from twofold.data.values import Images, ImageSource, Skipped, Source, Text, TextSource
 
 IMBALANCE = 10
@@ -43,10 +44,10 @@ class Findings(NamedTuple):
         for split, counts in self.counts.items():
             if self.task == "classify":
                 shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:_LISTED])
-                more = f", and {len(counts) - _LISTED} classes more" if len(counts) > _LISTED else ""
-                said.append(f"{split}: {sum(counts.values()):,} pictures ({shown}{more})")
+                more = f", and {amount(len(counts) - _LISTED, 'class', 'classes')} more" if len(counts) > _LISTED else ""
+                said.append(f"{split}: {amount(sum(counts.values()), 'picture', 'pictures')} ({shown}{more})")
             else:
-                said.append(f"{split}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
+                said.append(f"{split}: " + ", ".join(amount(count, what.removesuffix("s"), what) for what, count in counts.items()))
         if self.sizes:
             shown = ", ".join(f"{which} {height} x {width}" for which, (height, width) in self.sizes.items())
             said.append(f"height x width in the files: {shown}")
@@ -56,7 +57,7 @@ class Findings(NamedTuple):
         said += self.notes
         said += [f"skipped {file.path}: {file.reason}" for file in self.skipped[:_LISTED]]
         if len(self.skipped) > _LISTED:
-            said.append(f"and {len(self.skipped) - _LISTED:,} files more were skipped")
+            said.append(f"and {amount(len(self.skipped) - _LISTED, 'file more was', 'files more were')} skipped")
         return said
 
 
@@ -131,7 +132,7 @@ def _repeated(splits: dict[str, Images]) -> list[str]:
     """Sentences on equal pictures: inside a split, between training and another, under two classes."""
     first: dict[bytes, tuple[str, str, int]] = {}
     inside: list[str] = []
-    leaked: dict[str, list[str]] = {}
+    leaked: dict[tuple[str, str], list[str]] = {}
     torn: list[str] = []
     for split, images in splits.items():
         for x_CHW, label, name in zip(images.x_BCHW.numpy(), images.y_B.tolist(), images.names, strict=True):
@@ -139,12 +140,15 @@ def _repeated(splits: dict[str, Images]) -> list[str]:
             if (earlier, other) == (split, name):
                 continue
             pair = f"{name} = {other}"
-            (inside if earlier == split else leaked.setdefault(f"{split} also lie in {earlier}", [])).append(pair)
+            (inside if earlier == split else leaked.setdefault((split, earlier), [])).append(pair)
             if known != label:
                 torn.append(pair)
-    said = [f"{len(pairs)} pictures of {what}: its figure will be too good ({pairs[0]})" for what, pairs in leaked.items()]
+    said = []
+    for (split, earlier), pairs in leaked.items():
+        lie = amount(len(pairs), f"picture of {split} also lies", f"pictures of {split} also lie")
+        said.append(f"{lie} in {earlier}: its figure will be too good ({pairs[0]})")
     if inside:
-        said.append(f"{len(inside)} pictures repeat another one of the same split ({inside[0]})")
+        said.append(f"{amount(len(inside), 'picture repeats', 'pictures repeat')} another one of the same split ({inside[0]})")
     if torn:
-        said.append(f"{len(torn)} equal pictures carry different classes ({torn[0]})")
+        said.append(f"{amount(len(torn), 'pair of equal pictures carries', 'pairs of equal pictures carry')} different classes ({torn[0]})")
     return said

@@ -67,6 +67,11 @@ def printed(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
     return tuple(Skipped(printable(path), reason) for path, reason in skipped)
 
 
+def leads_nowhere(path: Path) -> bool:
+    """Whether it is a link to what is not there."""
+    return path.is_symlink() and not path.exists()
+
+
 def nearest(path: Path) -> str | None:
     """What lies where `path` was looked for and has nearly its name, written as `path` was."""
     try:
@@ -80,7 +85,7 @@ def nearest(path: Path) -> str | None:
 def _unfit(path: Path, inside: str) -> str | None:
     if path.is_symlink():
         target = os.path.realpath(path)
-        if not os.path.exists(target):
+        if leads_nowhere(path):
             return "a link that leads nowhere"
         if os.path.commonpath([inside, target]) != inside:
             return "a link that leads outside the folder is not followed"

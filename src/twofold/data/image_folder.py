@@ -19,13 +19,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from twofold.data.amount import amount
 from twofold.data.folder import printable, printed
-from twofold.data.layout import Found, Layout, find_layout
+from twofold.data.layout import Found, Layout, find_labelled, find_layout
 from twofold.data.options import DataOptions
 from twofold.data.pictures import Header, PictureError, read_header, read_quietly, silence
 from twofold.data.preparation import CHANNELS, Preparation, fit
 from twofold.data.split import take
-from twofold.data.values import Images, ImageSource, Skipped
+from twofold.data.values import Images, ImageSource, Skipped, Whole
 
 SMALL = 64  # pixels
 SHARE = 0.15  # of a class, for validation and again for test
@@ -76,6 +77,30 @@ def image_folder(path: str | Path, options: DataOptions | None = None) -> ImageS
     )
 
 
+def whole_folder(path: str | Path, classes: Sequence[str], kind: Preparation) -> Whole:
+    """All pictures of a folder of class folders, in the form and with the class numbers of a model. Any number of each will do.
+
+    Raises ValueError: no class folders, a class that is none of `classes`, no picture that can be read, more than MEMORY bytes.
+    """
+    root = Path(path)
+    files, skipped = find_labelled(root, classes)
+    headers = _headers(root, files, skipped)
+    form, notes = Form(kind.mode, kind.height, kind.width), []
+    other = sum(header.mode != kind.mode for header in headers.values())
+    if other:
+        which = "in colour and read as grey" if kind.mode == "L" else "grey and read as RGB"
+        notes.append(
+            f"{other} of {amount(len(headers), 'picture', 'pictures')} {'is' if other == 1 else 'are'} {which}, as the model needs"
+        )
+    _say_resized({(header.height, header.width) for header in headers.values()}, form, "as the model needs", notes)
+    _refuse_large(path, len(headers), form)
+    arrays = _decode(root, list(headers), form, skipped)
+    readable = [found for found in files if found.name in arrays]
+    if not readable:
+        raise ValueError(f"{path}: no picture can be read. {_first(skipped[-1:])}")
+    return Whole(printable(root.resolve().name), _images(readable, arrays), printed(skipped), tuple(notes))
+
+
 def _headers(root: Path, files: Iterable[Found], skipped: list[Skipped]) -> dict[str, Header]:
     """The headers of the files that have one, by name."""
     headers = {}
@@ -91,7 +116,7 @@ def _form(headers: Sequence[Header], image_size: int | None, notes: list[str]) -
     """One mode and one size for all pictures; what that changes is said."""
     grey = sum(header.mode == "L" for header in headers)
     if 0 < grey < len(headers):
-        notes.append(f"{grey} of {len(headers)} pictures are grey, the others in colour: all are read as RGB")
+        notes.append(f"{grey} of {len(headers)} pictures {'is' if grey == 1 else 'are'} grey, the others in colour: all are read as RGB")
     mode = "L" if grey == len(headers) else "RGB"
     sizes = {(header.height, header.width) for header in headers}
     height, width = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
@@ -101,11 +126,15 @@ def _form(headers: Sequence[Header], image_size: int | None, notes: list[str]) -
         return Form(mode, height, width)
     else:
         form = Form(mode, SMALL, SMALL)
-    if sizes != {(form.height, form.width)}:
-        square = all(h == w for h, w in sizes)
-        stretched = "" if square else "; sides are stretched to fit"
-        notes.append(f"pictures are resized to {form.height} x {form.width} (--image-size){stretched}")
+    _say_resized(sizes, form, "--image-size", notes)
     return form
+
+
+def _say_resized(sizes: set[tuple[int, int]], form: Form, reason: str, notes: list[str]) -> None:
+    if sizes <= {(form.height, form.width)}:
+        return
+    stretched = "; sides are stretched to fit" if any(h * form.width != w * form.height for h, w in sizes) else ""
+    notes.append(f"pictures are resized to {form.height} x {form.width} ({reason}){stretched}")
 
 
 def _refuse_large(path: str | Path, count: int, form: Form) -> None:
@@ -164,7 +193,7 @@ def _split(
         for split, names in zip(("train", *missing), shares, strict=True):
             parts[split] += [Found(name, label) for name in names]
             if not names:
-                notes.append(f"class {name} has {len(mine)} pictures, too few for a {split} picture")
+                notes.append(f"class {name} has {amount(len(mine), 'picture', 'pictures')}, too few for a {split} picture")
     return parts["train"], parts["validation"], parts["test"]
 
 

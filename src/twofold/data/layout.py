@@ -6,14 +6,19 @@ photos/train/CLASS/picture, test/, val/      the same, split by the user (valida
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from twofold.data.amount import amount
 from twofold.data.folder import printable, subfolders, walk
 from twofold.data.pictures import EXTENSIONS, SPOKEN, is_picture
 from twofold.data.values import Skipped
 
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+
+
+_CLASSLESS = "lies beside the class folders: it has no class"
 
 
 class Found(NamedTuple):
@@ -36,11 +41,7 @@ class Layout(NamedTuple):
 
 def find_layout(root: Path) -> Layout:
     """The layout of a folder. Raises ValueError where there is none to learn from, and says how to lay it out."""
-    everything, skipped = walk(root)
-    names = pictures_among(root, everything, skipped)
-    if not names:
-        reason = f" Skipped: {printable(skipped[0].path)}: {skipped[0].reason}." if skipped else ""
-        raise ValueError(f"{root}: expected pictures ({SPOKEN}) in one folder per class, found none among {len(everything)} files.{reason}")
+    names, skipped = _pictures(root)
     notes: list[str] = []
     splits = _splits(root, names)
     if not splits:
@@ -54,12 +55,46 @@ def find_layout(root: Path) -> Layout:
     ignored = sum(name.split("/")[0] not in splits.values() for name in names)
     if ignored:
         where = f" ({', '.join(others)})" if others else ""
-        notes.append(f"{ignored} pictures beside {', '.join(sorted(splits.values()))} are not used{where}")
+        unused = amount(ignored, "picture", "pictures")
+        notes.append(f"{unused} beside {', '.join(sorted(splits.values()))} {'is' if ignored == 1 else 'are'} not used{where}")
     classes, train = _classes(root, splits["train"], names, skipped, notes)
     held = {
         split: _held(root, splits[split], names, classes, skipped, notes) if split in splits else None for split in ("validation", "test")
     }
     return Layout(_shown(classes), train, held["validation"], held["test"], tuple(skipped), tuple(notes))
+
+
+def find_labelled(root: Path, classes: Sequence[str]) -> tuple[tuple[Found, ...], list[Skipped]]:
+    """Every picture of a folder whose class is told by the folder that it lies in, be it split or not, numbered as in `classes`.
+
+    Raises ValueError where no picture lies in a class folder, or where a class folder is none of `classes`.
+    """
+    names, skipped = _pictures(root)
+    inside: dict[str, list[str]] = {}
+    for base in sorted(_splits(root, names).values()) or [""]:
+        for folder, own in _by_folder(base, names).items():
+            inside.setdefault(folder, []).extend(own)
+    flat = inside.pop("", [])
+    if not inside:
+        raise ValueError(_flat(root, len(flat)))
+    skipped += [Skipped(name, _CLASSLESS) for name in flat]
+    strange = [printable(folder) for folder in sorted(inside) if printable(folder) not in classes]
+    if strange:
+        raise ValueError(
+            f"{root}: holds classes that the model does not know: {', '.join(strange[:10])}. It knows {', '.join(classes[:10])}"
+        )
+    return tuple(Found(name, classes.index(printable(folder))) for folder in sorted(inside) for name in inside[folder]), skipped
+
+
+def _pictures(root: Path) -> tuple[list[str], list[Skipped]]:
+    """The pictures below a folder, and what was left out. Raises ValueError where there are none."""
+    everything, skipped = walk(root)
+    names = pictures_among(root, everything, skipped)
+    if not names:
+        reason = f" Skipped: {printable(skipped[0].path)}: {skipped[0].reason}." if skipped else ""
+        among = amount(len(everything), "file", "files")
+        raise ValueError(f"{root}: expected pictures ({SPOKEN}) in one folder per class, found none among {among}.{reason}")
+    return names, skipped
 
 
 def pictures_among(root: Path, names: list[str], skipped: list[Skipped]) -> list[str]:
@@ -95,11 +130,8 @@ def _classes(root: Path, base: str, names: list[str], skipped: list[Skipped], no
     place = root / base
     flat = inside.pop("", [])
     if not inside:
-        raise ValueError(
-            f"{place}: found {len(flat)} pictures but no class folders. Expected one folder per class, for example "
-            f"{place / 'cat'}/1.jpg and {place / 'dog'}/1.jpg"
-        )
-    skipped += [Skipped(name, "lies beside the class folders: it has no class") for name in flat]
+        raise ValueError(_flat(place, len(flat)))
+    skipped += [Skipped(name, _CLASSLESS) for name in flat]
     empty = [name for name in folders if name not in inside]
     if empty:
         notes.append(f"class folders without pictures are left out: {', '.join(map(printable, empty))}")
@@ -116,7 +148,7 @@ def _classes(root: Path, base: str, names: list[str], skipped: list[Skipped], no
 def _held(root: Path, base: str, names: list[str], classes: list[str], skipped: list[Skipped], notes: list[str]) -> tuple[Found, ...]:
     """The pictures of a validation or test folder, whose classes must be training classes."""
     inside = _by_folder(base, names)
-    skipped += [Skipped(name, "lies beside the class folders: it has no class") for name in inside.pop("", [])]
+    skipped += [Skipped(name, _CLASSLESS) for name in inside.pop("", [])]
     strange = sorted(set(inside) - set(classes))
     missing = [name for name in classes if name not in inside]
     if strange:
@@ -130,6 +162,13 @@ def _held(root: Path, base: str, names: list[str], classes: list[str], skipped: 
     if missing:
         notes.append(f"{base} has no pictures of {', '.join(map(printable, missing))}")
     return tuple(Found(name, classes.index(folder)) for folder in sorted(inside) for name in inside[folder])
+
+
+def _flat(place: Path, count: int) -> str:
+    return (
+        f"{place}: found {amount(count, 'picture', 'pictures')} but no class folders. Expected one folder per class, for example "
+        f"{place / 'cat'}/1.jpg and {place / 'dog'}/1.jpg"
+    )
 
 
 def _by_folder(base: str, names: list[str]) -> dict[str, list[str]]:

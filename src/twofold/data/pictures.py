@@ -122,7 +122,7 @@ def silence() -> Iterator[None]:
 def _open(path: Path) -> Iterator[Image.Image]:
     """The opened file, its header judged."""
     if not path.exists():
-        raise PictureError(path, "there is no such file")
+        raise PictureError(path, "is a link that leads nowhere" if path.is_symlink() else "there is no such file")
     if path.is_dir():
         raise PictureError(path, "is a folder, not a picture")
     if not path.is_file():

@@ -47,7 +47,7 @@ def read_text(path: str | Path, limit: int | None = None) -> str:
     """
     file = Path(path)
     if not file.exists():
-        raise TextError(path, "there is no such file")
+        raise TextError(path, "is a link that leads nowhere" if file.is_symlink() else "there is no such file")
     if not file.is_file():
         raise TextError(path, "is a folder, not a file" if file.is_dir() else "is not a regular file")
     size = file.stat().st_size
@@ -55,7 +55,8 @@ def read_text(path: str | Path, limit: int | None = None) -> str:
         raise TextError(
             path, f"{size / 2**30:.1f} GiB; at most {LARGEST >> 30} GiB is read whole. Use a part of it: --limit {LARGEST // 10}"
         )
-    wanted = LARGEST if limit is None else 4 * limit + len(codecs.BOM_UTF8) + 1  # a character takes 4 bytes at most, \r\n two
+    # A character takes 4 bytes at most, \r\n two. Never more than the file has: the reader takes memory for what it is asked.
+    wanted = size + 1 if limit is None else min(size + 1, 4 * limit + len(codecs.BOM_UTF8) + 1)
     try:
         with file.open("rb") as stream:
             data = stream.read(wanted)

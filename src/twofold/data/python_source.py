@@ -13,6 +13,7 @@ from pathlib import Path
 from twofold.data.corpus import Passages, assemble, gather, join
 from twofold.data.split import by_file
 from twofold.data.values import Skipped, TextSource
+from twofold.data.vocabulary import Vocabulary
 
 SENTENCE = "the Python standard library's own source code, as characters, split by file"
 LICENCE = "PSF-2.0"
@@ -25,7 +26,7 @@ LEFT_OUT = frozenset(
 GENERATED = ("config-", "_sysconfigdata_")
 
 
-def python_source(limit: int = LIMIT, unit: str = "character") -> TextSource:
+def python_source(limit: int = LIMIT, unit: str = "character", vocabulary: Vocabulary | None = None) -> TextSource:
     """The library as a source: the first `limit` characters of the training files, or all.
 
     For validation whole files up to limit/40 characters, for test up to limit/10, at least one file each.
@@ -45,7 +46,7 @@ def python_source(limit: int = LIMIT, unit: str = "character") -> TextSource:
         join(gather(root, files.validation, skipped, limit // 40, whole=True)),
         join(gather(root, files.test, skipped, limit // 10, whole=True)),
     )
-    return assemble("python-source", unit, parts, skipped)
+    return assemble("python-source", unit, parts, skipped, vocabulary=vocabulary)
 
 
 def source_files(root: Path) -> list[str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from twofold.data import digits as handwriting
 from twofold.data import python_source as library
 from twofold.data.findings import Findings, inspect
-from twofold.data.folder import nearest, walk
+from twofold.data.folder import leads_nowhere, nearest, walk
 from twofold.data.image_folder import image_folder
 from twofold.data.layout import pictures_among
 from twofold.data.options import DataOptions
@@ -40,11 +40,17 @@ __all__ = [
     "check",
     "describe",
     "open_source",
+    "require",
     "source_lines",
+    "task_of",
 ]
 
 # Text in name only: read as prose, a model would learn commas and digits.
 NOT_PROSE = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet", ".npy", ".npz", ".pt", ".h5", ".xlsx"})
+
+
+# What a user may point at.
+BUILT_IN, CLASS_FOLDERS, TEXTS, TEXT = "built in", "folder of class folders", "folder of text files", "text file"
 
 
 class SourceLine(NamedTuple):
@@ -56,17 +62,17 @@ class SourceLine(NamedTuple):
     licence: str
 
 
-def _digits(options: DataOptions) -> ImageSource:
+def _digits(options: DataOptions, vocabulary: Vocabulary | None) -> ImageSource:
     options.only("digits")
     return handwriting.digits()
 
 
-def _python_source(options: DataOptions) -> TextSource:
+def _python_source(options: DataOptions, vocabulary: Vocabulary | None) -> TextSource:
     options.only("python-source", "limit", "unit")
-    return library.python_source(options.limit or library.LIMIT, options.unit)
+    return library.python_source(options.limit or library.LIMIT, options.unit, vocabulary)
 
 
-SOURCES: dict[str, Callable[[DataOptions], Source]] = {"digits": _digits, "python-source": _python_source}
+SOURCES: dict[str, Callable[[DataOptions, Vocabulary | None], Source]] = {"digits": _digits, "python-source": _python_source}
 
 
 def source_lines() -> tuple[SourceLine, ...]:
@@ -77,12 +83,13 @@ def source_lines() -> tuple[SourceLine, ...]:
     )
 
 
-def open_source(source: str | Path, options: DataOptions | None = None) -> Source:
+def open_source(source: str | Path, options: DataOptions | None = None, vocabulary: Vocabulary | None = None) -> Source:
     """The source that a name or a path stands for; a name comes first (write ./digits for a folder called digits).
 
+    vocabulary: that of a model which is to read the text. Default: one is made of the training text.
     Raises ValueError: nothing there (with the nearest name), nothing to learn from, an option that does not apply.
     """
-    return _opened(source, options or DataOptions())[0]
+    return _opened(source, options or DataOptions(), vocabulary)[0]
 
 
 def check(source: str | Path, options: DataOptions | None = None) -> Findings:
@@ -95,24 +102,50 @@ def describe(source: Source) -> list[str]:
     return inspect(source, "pictures" if isinstance(source, ImageSource) else "text").lines()
 
 
-def _opened(source: str | Path, options: DataOptions) -> tuple[Source, str]:
-    """The source, and what kind of thing the user pointed at."""
+def task_of(source: str | Path) -> str:
+    """The task that a source is for, found without reading it whole. Raises ValueError where nothing lies there."""
+    kind = _kind(source)
+    if kind == BUILT_IN:
+        return {line.name: line.task for line in source_lines()}[str(source)]
+    return "classify" if kind == CLASS_FOLDERS else "language"
+
+
+def require(source: str | Path) -> Path | None:
+    """The path of a source, None for a name. Raises ValueError where nothing lies there, naming what is near."""
     if isinstance(source, str) and source in SOURCES:
-        return SOURCES[source](options), "built in"
+        return None
     path = Path(source).expanduser()
+    if leads_nowhere(path):
+        raise ValueError(f"{path} is a link that leads nowhere: {os.readlink(path)} is not there. {_expected()}")
     if not path.exists():
         near = next(iter(get_close_matches(str(source), SOURCES, 1)), None) or nearest(path)
         asked = f': did you mean "{near}"?' if near else "."
         raise ValueError(f'no source "{source}"{asked} {_expected()}')
+    return path
+
+
+def _opened(source: str | Path, options: DataOptions, vocabulary: Vocabulary | None = None) -> tuple[Source, str]:
+    """The source, and what kind of thing the user pointed at."""
+    kind = _kind(source)
+    if kind == BUILT_IN:
+        return SOURCES[str(source)](options, vocabulary), kind
+    path = Path(source).expanduser()
+    if kind == CLASS_FOLDERS:
+        return image_folder(path, options), kind
+    return (text_folder if kind == TEXTS else text_file)(path, options, vocabulary), kind
+
+
+def _kind(source: str | Path) -> str:
+    path = require(source)
+    if path is None:
+        return BUILT_IN
     if path.is_dir():
-        if _holds_pictures(path):
-            return image_folder(path, options), "folder of class folders"
-        return text_folder(path, options), "folder of text files"
+        return CLASS_FOLDERS if _holds_pictures(path) else TEXTS
     if path.suffix.lower() in NOT_PROSE:
         raise ValueError(f"{path} is a {path.suffix.lower()} file, not plain text. {_expected()}")
     if path.is_file() and os.access(path, os.R_OK) and is_picture(path):
         raise ValueError(f"{path} is one picture. {_expected()}")
-    return text_file(path, options), "text file"
+    return TEXT
 
 
 def _expected() -> str:

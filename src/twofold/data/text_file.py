@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from twofold.data.corpus import Passage, Passages, assemble, gather, join
-from twofold.data.folder import printable, walk
+from twofold.data.amount import amount
+from twofold.data.corpus import Passage, Passages, assemble, encoded, gather, join
+from twofold.data.folder import printable, printed, walk
 from twofold.data.options import DataOptions
 from twofold.data.plain_text import LARGEST, read_text
 from twofold.data.split import by_file, by_position
-from twofold.data.values import Skipped, TextSource
+from twofold.data.values import Skipped, TextSource, Whole
+from twofold.data.vocabulary import Vocabulary
 
 SHORTEST = 1000  # characters
 MANY = 20  # files
 
 
-def text_file(path: str | Path, options: DataOptions | None = None) -> TextSource:
+def text_file(path: str | Path, options: DataOptions | None = None, vocabulary: Vocabulary | None = None) -> TextSource:
     """One text file as a source. `limit` characters train; a twentieth as many each validate and test.
 
     Raises TextError (a file that is not text) and ValueError (too short, an option that does not apply).
@@ -30,24 +32,21 @@ def text_file(path: str | Path, options: DataOptions | None = None) -> TextSourc
     options.only("text", "limit", "unit")
     path = Path(path)
     passage = Passage(read_text(path, _needed(options.limit)), (path.name,))
-    return assemble(path.stem, options.unit, _by_position(str(path), [passage]))
+    return assemble(path.stem, options.unit, _by_position(str(path), [passage]), vocabulary=vocabulary)
 
 
-def text_folder(path: str | Path, options: DataOptions | None = None) -> TextSource:
+def text_folder(path: str | Path, options: DataOptions | None = None, vocabulary: Vocabulary | None = None) -> TextSource:
     """A folder of .txt files (and its subfolders) as a source. Files that are not text are skipped with the reason."""
     options = options or DataOptions()
     options.only("text", "limit", "unit")
     root = Path(path)
-    found, skipped = walk(root)
-    names = [name for name in found if name.lower().endswith(".txt")]
-    if not names:
-        raise ValueError(f"{path}: expected .txt files, found none among {len(found)} files. Other text? Give the file itself")
+    names, skipped = _texts(root)
     _refuse_large(root, names, options.limit)
     notes = _repeated(root, names)
     title = root.resolve().name
     if len(names) < MANY:
         passages = gather(root, names, skipped, _needed(options.limit))
-        return assemble(title, options.unit, _by_position(str(path), passages, skipped), skipped, notes)
+        return assemble(title, options.unit, _by_position(str(path), passages, skipped), skipped, notes, vocabulary)
     files = by_file(names)
     held = None if options.limit is None else options.limit // 10
     parts = Passages(
@@ -56,7 +55,30 @@ def text_folder(path: str | Path, options: DataOptions | None = None) -> TextSou
         join(gather(root, files.test, skipped, held, whole=True)),
     )
     _refuse_short(str(path), sum(len(part.text) for part in parts), skipped)
-    return assemble(title, options.unit, parts, skipped, notes)
+    return assemble(title, options.unit, parts, skipped, notes, vocabulary)
+
+
+def whole_text(path: str | Path, vocabulary: Vocabulary) -> Whole:
+    """A text file, or the .txt files of a folder, in one part. Raises TextError and ValueError where there is nothing to read."""
+    root = Path(path)
+    if not root.is_dir():
+        return Whole(root.stem, encoded(Passage(read_text(root), (root.name,)), vocabulary))
+    names, skipped = _texts(root)
+    _refuse_large(root, names, None)
+    passage = join(gather(root, names, skipped, None))
+    if not passage.text:
+        raise ValueError(f"{path}: none of its files can be read. {printable(skipped[0].path)}: {skipped[0].reason}")
+    return Whole(root.resolve().name, encoded(passage, vocabulary), printed(skipped))
+
+
+def _texts(root: Path) -> tuple[list[str], list[Skipped]]:
+    """The .txt files below a folder, and what was left out. Raises ValueError where there are none."""
+    found, skipped = walk(root)
+    names = [name for name in found if name.lower().endswith(".txt")]
+    if not names:
+        among = amount(len(found), "file", "files")
+        raise ValueError(f"{root}: expected .txt files, found none among {among}. Other text? Give the file itself")
+    return names, skipped
 
 
 def _needed(limit: int | None) -> int | None:
@@ -103,4 +125,5 @@ def _repeated(root: Path, names: list[str]) -> list[str]:
             key = sha256((root / name).read_bytes()).digest()
             if first.setdefault(key, name) != name:
                 again.append(f"{name} = {first[key]}")
-    return [f"{len(again)} files repeat another file byte for byte: {again[0]}"] if again else []
+    repeat = amount(len(again), "file repeats", "files repeat")
+    return [f"{repeat} another file byte for byte: {again[0]}"] if again else []

@@ -75,4 +75,13 @@ class TextSource(NamedTuple):
         return "language"
 
 
+class Whole(NamedTuple):
+    """All of a source in one part, read in the way of a model that is to be judged by it."""
+
+    name: str
+    part: Images | Text
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 Source: TypeAlias = ImageSource | TextSource

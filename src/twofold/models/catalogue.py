@@ -15,6 +15,7 @@ from torch import nn
 
 from twofold.models import language, lenet, vgg
 from twofold.models.config import Config
+from twofold.models.memory import refuse_beyond_memory
 
 
 class Model(NamedTuple):
@@ -51,5 +52,10 @@ def configure(name: str, **changes: Any) -> Config:
 
 
 def build(name: str, **changes: Any) -> nn.Module:
-    """A new network: the preset `name` with the changed values; torch's random generator decides the initial weights."""
-    return find(name).build(configure(name, **changes))
+    """A new network: the preset `name` with the changed values; torch's random generator decides the initial weights.
+
+    Raises ValueError for what the configuration cannot have, and for more weights than this machine can hold.
+    """
+    found, config = find(name), configure(name, **changes)
+    refuse_beyond_memory(name, lambda: found.build(config))
+    return found.build(config)

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Self
 
+LARGEST = 1 << 24  # of any whole number: products of several stay whole numbers that a tensor's size can be
+
 
 @dataclass(frozen=True)
 class Config:
@@ -22,6 +24,8 @@ class Config:
             kind = known[name]
             if not _fits(value, kind):
                 raise ValueError(f"{who}: expected {name} to be {_spoken(kind)}, got {value!r}.")
+            if isinstance(value, int):
+                at_most(who, LARGEST, **{name: value})
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
@@ -34,6 +38,13 @@ def at_least(who: str, smallest: int, **values: int) -> None:
     for name, value in values.items():
         if value < smallest:
             raise ValueError(f"{who}: expected {name} to be at least {smallest}, got {value}.")
+
+
+def at_most(who: str, largest: int, **values: int) -> None:
+    """Raise ValueError for a value above the largest."""
+    for name, value in values.items():
+        if value > largest:
+            raise ValueError(f"{who}: expected {name} to be at most {largest:,}, got {value:,}.")
 
 
 def fraction(who: str, **values: float) -> None:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from twofold import nn
-from twofold.models.config import Config, at_least, fraction
+from twofold.models.config import Config, at_least, at_most, fraction
 
 State = tuple[Tensor, Tensor]
+MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class LanguageConfig(Config):
     def __post_init__(self) -> None:
         at_least("lstm language model", 2, vocabulary=self.vocabulary)
         at_least("lstm language model", 1, embedding=self.embedding, units=self.units, layers=self.layers)
+        at_most("lstm language model", MOST_LAYERS, layers=self.layers)
         fraction("lstm language model", dropout=self.dropout)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from twofold import nn
-from twofold.models.config import Config, at_least, fraction
+from twofold.models.config import LARGEST, Config, at_least, at_most, fraction
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class VGGConfig(Config):
         words = self.stages.split()
         if not words or words[0] == "M" or not all(word == "M" or (word.isdecimal() and int(word) > 0) for word in words):
             raise ValueError(f'vgg: expected stages like "32 32 M 64 64 M" (filters, M for pooling), got {self.stages!r}.')
+        at_most("vgg", LARGEST, filters=max(int(word) for word in words if word != "M"))
         smallest = 2 ** words.count("M")
         if min(self.height, self.width) < smallest:
             raise ValueError(

@@ -27,7 +27,10 @@ def tell(
     folder: Path, model: nn.Module, task: Task, source: Source, judged: Evaluation, history: Sequence[Mapping[str, Any]],
     final: Mapping[str, Any], settings: Mapping[str, Any],
 ) -> Path:  # fmt: skip
-    """Write the report of a finished run and return the path of its page. `judged` is the evaluation of the test split."""
+    """Write the report of a finished run and return the path of its page.
+
+    judged: the evaluation of the test split, or of the validation split where the source has no test.
+    """
     pictures = [_curves(history)] if history else []
     tables: list[Table] = []
     samples: list[Sample] = []
@@ -71,7 +74,8 @@ def _classified(source: ImageSource, judged: Evaluation) -> list[Picture]:
     images = source.test if source.test is not None else source.validation
     details, scores = judged.details, judged.scores
     probabilities_BN, truth_B = details["probabilities"], details["truth"]
-    confidence_B, predicted_B = probabilities_BN.max(1)
+    predicted_B = details["predicted"]
+    confidence_B = probabilities_BN.gather(1, predicted_B[:, None])[:, 0]
     right_B = probabilities_BN.gather(1, truth_B[:, None])[:, 0]
     chosen = torch.randperm(len(truth_B), generator=torch.Generator().manual_seed(0))[:PREDICTIONS_SHOWN]
     wrong = int((predicted_B != truth_B).sum())
@@ -125,7 +129,10 @@ def _samples(model: nn.Module, source: TextSource) -> list[Sample]:
 
 
 def _gates(model: nn.Module, source: TextSource) -> list[Picture]:
-    """The gates of the first LSTM layer while it reads the beginning of the validation text."""
+    """The gates of the first LSTM layer while it reads two lines of Python. Nothing for words.
+
+    Where the model does not know all their characters it reads the beginning of the validation text.
+    """
     if source.vocabulary.unit != "character":
         return []
     text = GATES_TEXT if not source.vocabulary.unknown(GATES_TEXT) else source.vocabulary.decode(source.validation.codes_T[:48])

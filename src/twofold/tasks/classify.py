@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twofold.layers.losses import cross_entropy
-from twofold.tasks.task import Evaluation, Step
+from twofold.tasks.task import Evaluation, Step, judging
 
 
 class Pictures(NamedTuple):
@@ -43,8 +43,7 @@ class Classification:
 
     def evaluate(self, model: nn.Module, batches: Iterable[Pictures]) -> Evaluation:
         """Scores: loss (cross-entropy in nats, unsmoothed), accuracy, top5; details: confusion matrix, per-class table, probabilities."""
-        probabilities, truth = predict(model, batches)
-        return assess(probabilities, truth, self.classes)
+        return assess(*predict(model, batches), self.classes)
 
     def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
         """The accuracy. On a small split many epochs tie; the loss of a smoothed model would be a poor judge between them."""
@@ -55,34 +54,33 @@ class Classification:
 
 
 def predict(model: nn.Module, batches: Iterable[Pictures]) -> tuple[Tensor, Tensor]:
-    """Class probabilities (B, N) and true classes (B) of all batches, in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        outcome = [(F.softmax(model(batch.x_BCHW), 1), batch.y_B) for batch in batches]
-    model.train(was_training)
+    """Logits (B, N) and true classes (B) of all batches, in evaluation mode."""
+    with judging(model):
+        outcome = [(model(batch.x_BCHW), batch.y_B) for batch in batches]
     if not outcome:
         raise ValueError("classify: there is no picture to evaluate: this split is empty.")
-    probabilities, truth = zip(*outcome, strict=True)
-    return torch.cat(probabilities), torch.cat(truth)
+    logits, truth = zip(*outcome, strict=True)
+    return torch.cat(logits), torch.cat(truth)
 
 
-def assess(probabilities_BN: Tensor, truth_B: Tensor, classes: tuple[str, ...]) -> Evaluation:
-    """Every figure of a classifier from its probabilities and the truth."""
+def assess(logits_BN: Tensor, truth_B: Tensor, classes: tuple[str, ...]) -> Evaluation:
+    """Every figure of a classifier from its logits and the truth. The loss is that of the logits: a probability may round to 0."""
     count = len(classes)
-    predicted_B = probabilities_BN.argmax(1)
-    best = probabilities_BN.topk(min(5, count), 1).indices
-    right_B = probabilities_BN.gather(1, truth_B[:, None])
+    logarithms_BN = F.log_softmax(logits_BN, 1)
+    predicted_B = logits_BN.argmax(1)
+    best = logits_BN.topk(min(5, count), 1).indices
+    right_B = logarithms_BN.gather(1, truth_B[:, None])
     confusion_NN = torch.bincount(truth_B * count + predicted_B, minlength=count * count).view(count, count)
     scores = {
-        "loss": -right_B.clamp_min(1e-38).log().mean().item(),
+        "loss": -right_B.mean().item(),
         "accuracy": (predicted_B == truth_B).double().mean().item(),
         "top5": (best == truth_B[:, None]).any(1).double().mean().item(),
     }
     details = {
         "confusion": confusion_NN.tolist(),
         "per_class": per_class(confusion_NN, classes),
-        "probabilities": probabilities_BN,
+        "probabilities": logarithms_BN.exp(),
+        "predicted": predicted_B,
         "truth": truth_B,
     }
     return Evaluation(scores, details)

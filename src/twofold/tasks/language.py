@@ -2,7 +2,11 @@
 
     loss               L = -(1/T) sum_t log p(x[t+1] | x[..t])          nats per token
     perplexity         exp(L)
-    bits per character (L / log 2) * tokens / characters
+    bits per character (L / log 2) * tokens / characters        of the text that is evaluated
+    unknown            tokens that are code 0 / tokens
+
+An unknown token is a single guess, yet all characters of the piece that it stands for count, and nobody has to spell them: the more is
+unknown, the more bits per character flatter. Words suffer most. Compare two models only where the share of the unknown is alike, and small.
 
 The state is carried from one batch to the next (and cut from the graph there: truncated back-propagation through time), so a batch
 continues where the one before it ended.
@@ -16,11 +20,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from twofold.data.values import Text
 from twofold.layers.losses import cross_entropy
-from twofold.tasks.task import Evaluation, Step
+from twofold.tasks.task import Evaluation, Step, judging
+
+UNKNOWN = 0  # the code of whatever the vocabulary lacks
+NOTABLE = 0.0005  # a share of unknown tokens that does not round to 0.0 %
 
 
 class Window(NamedTuple):
@@ -33,11 +40,16 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Language:
-    """The task of continuing a text. `tokens_per_character` is 1 for characters."""
+    """The task of continuing a text. `tokens_per_character` is that of the text which is evaluated: 1 for characters."""
 
     tokens_per_character: float = 1.0
 
     name = "language"
+
+    @classmethod
+    def of(cls, text: Text) -> "Language":
+        """The task as it is judged on that text."""
+        return cls(len(text.codes_T) / text.characters)
 
     def loss(self, model: nn.Module, batch: Window, carried: Any = None) -> Step:
         logits_TBV, state = model(batch.x_TB, None if batch.fresh else carried)
@@ -45,28 +57,26 @@ class Language:
         return Step(loss, batch.y_TB.numel(), tuple(part.detach() for part in state))
 
     def evaluate(self, model: nn.Module, batches: Iterable[Window]) -> Evaluation:
-        """Scores: loss (nats per token), perplexity, bits_per_character; details: the number of tokens."""
-        was_training = model.training
-        model.eval()
-        total, tokens, carried = 0.0, 0, None
-        with torch.no_grad():
+        """Scores: loss (nats per token), perplexity, bits_per_character, unknown (a share); details: the number of tokens."""
+        total, tokens, unknown, carried = 0.0, 0, 0, None
+        with judging(model):
             for batch in batches:
                 loss, items, carried = self.loss(model, batch, carried)
                 total, tokens = total + loss.item() * items, tokens + items
-        model.train(was_training)
+                unknown += int((batch.y_TB == UNKNOWN).sum())
         if not tokens:
             raise ValueError("language: there is no text to evaluate: this split has fewer than two tokens.")
-        mean = total / tokens
-        return Evaluation(self.scores(mean), {"tokens": tokens})
+        return Evaluation(self.scores(total / tokens, unknown / tokens), {"tokens": tokens})
 
-    def scores(self, nats: float) -> dict[str, float]:
-        """The scores that follow from a mean loss in nats per token."""
+    def scores(self, nats: float, unknown: float = 0.0) -> dict[str, float]:
+        """The scores that follow from a mean loss in nats per token, where a share of the tokens is unknown."""
         bits = nats / math.log(2) * self.tokens_per_character
-        return {"loss": nats, "perplexity": math.exp(min(nats, 700.0)), "bits_per_character": bits}
+        return {"loss": nats, "perplexity": math.exp(min(nats, 700.0)), "bits_per_character": bits, "unknown": unknown}
 
     def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
         """The smaller loss."""
         return (-scores["loss"],)
 
     def explain(self, scores: dict[str, float]) -> tuple[str, str]:
-        return "bits per character", f"{scores['bits_per_character']:.3f}"
+        flattered = f" ({100 * scores['unknown']:.1f} % of the tokens unknown)" if scores["unknown"] >= NOTABLE else ""
+        return "bits per character", f"{scores['bits_per_character']:.3f}{flattered}"

@@ -1,8 +1,10 @@
 """What the learning loop asks of a task. The loop knows no picture and no text: it sees batches, losses and scores."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -41,3 +43,15 @@ class Task(Protocol):
     def explain(self, scores: dict[str, float]) -> tuple[str, str]:
         """The headline as a person reads it: ("accuracy", "99.33 %")."""
         ...
+
+
+@contextmanager
+def judging(model: nn.Module) -> Iterator[None]:
+    """A block in evaluation mode and without gradients; whatever happens in it, the model then has its mode again."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)

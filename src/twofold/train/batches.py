@@ -105,6 +105,10 @@ class TextBatches:
 
 def text_in_order(text: Text) -> Iterator[Window]:
     """The whole text once, as streams with carried state, for evaluation; short texts as one stream."""
+    if len(text.codes_T) < 2:
+        raise ValueError(
+            f"evaluate: expected a text of at least 2 tokens, one to read and one to foretell, got {len(text.codes_T)}. Give more text."
+        )
     streams = max(1, min(EVALUATION_STREAMS, len(text.codes_T) // (4 * EVALUATION_WINDOW)))
     return TextBatches(text, streams, EVALUATION_WINDOW).epoch(0)
 

@@ -38,9 +38,11 @@ class RunFolder:
 
     def check_free(self, overwrite: bool) -> None:
         """Raise ValueError if a run, or anything else, is there that must not be replaced."""
+        if self.path.is_symlink() and not self.path.exists():
+            raise ValueError(f"{self.path} is a link that leads nowhere; name a folder for the run with --out.")
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; name a folder for the run with --out.")
-        inside = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
+        inside = sorted(p.name for p in self.path.iterdir() if files.left_of(p.name) not in OURS) if self.path.exists() else []
         strange = [name for name in inside if name not in OURS]
         if strange:
             raise ValueError(f"{self.path} holds other files ({', '.join(strange[:3])}): name an empty or a new folder with --out.")
@@ -55,7 +57,7 @@ class RunFolder:
             )
 
     def clear(self) -> None:
-        """Make the folder ready for a new run: of an earlier one, remove our own files and nothing else."""
+        """Make the folder ready for a new run: of an earlier one, remove our own files, half-written ones too, and nothing else."""
         with told(self.path):
             for name in reversed(OURS):  # settings.yaml last: a folder that is half cleared still counts as a run
                 place = self.path / name
@@ -66,6 +68,8 @@ class RunFolder:
                 else:
                     place.unlink(missing_ok=True)
             self.path.mkdir(parents=True, exist_ok=True)
+            for left in [p for p in self.path.iterdir() if files.left_of(p.name) in OURS]:
+                left.unlink()
 
     def write_settings(self, settings: Settings) -> None:
         self._write("settings.yaml", yaml.safe_dump(settings.model_dump(), sort_keys=False, allow_unicode=True).encode())

@@ -23,10 +23,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def recipe(source: Source) -> dict[str, Any]:
     """The recipe of a source: its own by name, else that of its task, with a model that suits its size."""
+    if isinstance(source, TextSource):
+        own = RECIPES.get(source.name, LANGUAGE)
+        return {**own, "model": "word-lstm"} if source.vocabulary.unit == "word" else own
     if source.name in RECIPES:
         return RECIPES[source.name]
-    if isinstance(source, TextSource):
-        words = source.vocabulary.unit == "word"
-        return {**LANGUAGE, "model": "word-lstm"} if words else LANGUAGE
     small = min(source.preparation.height, source.preparation.width) < 32
     return {"model": "vgg-mini" if small else "vgg-small"}

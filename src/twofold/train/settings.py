@@ -1,6 +1,6 @@
 """Settings of a run: what to learn from, with which model, for how long and how. Frozen, checked, written to settings.yaml.
 
-A default is written once, here. `resolve` lays the recipe of the source under what the user set: whatever the user set stays.
+A default is written once, here. `with_recipe` lays the recipe of the source under what the user set: whatever the user set stays.
 """
 
 from difflib import get_close_matches
@@ -84,20 +84,49 @@ class Settings(_Part):
             raise ValueError(spoken(error)) from None
 
     def with_recipe(self, recipe: dict[str, Any]) -> Self:
-        """The same settings, with the recipe's values where the user set none."""
+        """The same settings, with the recipe's values where the user set none. It has none for the data: they are read before."""
         parts = self.model_dump()
         for name, value in recipe.items():
             home = _home(name)
-            part = self if home is None else getattr(self, home)
-            if not _was_set(part, name):
+            assert home != "data"
+            part: BaseModel = self if home is None else getattr(self, home)
+            if name not in part.model_fields_set:
                 (parts if home is None else parts[home])[name] = value
         return self.checked(parts)
 
+    def refuse_foreign(self, usual: Self, task: str) -> None:
+        """Raise ValueError for a setting that the task has no use for, and that is not what it usually is."""
+        for name in FOREIGN.get(task, ()):
+            home = _home(name)
+            assert home is not None
+            value = getattr(getattr(self, home), name)
+            if value != getattr(getattr(usual, home), name):
+                kind = "text" if task == "classify" else "pictures"
+                raise ValueError(f"settings: {name}={value!r} is for {kind} only, but {self.source} is for {task}. Leave {name} out.")
 
+
+FOREIGN = {"classify": ("window", "items_per_epoch"), "language": ("label_smoothing",)}
 _HOMES: dict[str, list[str]] = {
     "data": list(DataOptions.__dataclass_fields__),
     "learning": list(Learning.model_fields),
     "optimisation": list(Optimisation.model_fields),
+}
+
+# What pydantic calls a mistake, and what we say was expected.
+BOUNDS = {
+    "greater_than": ("gt", "more than {}"),
+    "greater_than_equal": ("ge", "{} or more"),
+    "less_than": ("lt", "less than {}"),
+    "less_than_equal": ("le", "{} or less"),
+}
+KINDS = {
+    "bool": "true or false",
+    "dataclass": "names and values",
+    "dict": "names and values",
+    "float": "a number",
+    "int": "a whole number",
+    "model": "names and values",
+    "string": "text",
 }
 
 
@@ -114,12 +143,6 @@ def _home(name: str) -> str | None:
     raise ValueError(f"settings: no setting {name!r}.{hint}")
 
 
-def _was_set(part: BaseModel | DataOptions, name: str) -> bool:
-    if isinstance(part, BaseModel):
-        return name in part.model_fields_set
-    return getattr(part, name) != DataOptions.__dataclass_fields__[name].default
-
-
 def spoken(error: ValidationError) -> str:
     """All mistakes of a validation in one sentence each."""
     return " ".join(_sentence(mistake) for mistake in error.errors())
@@ -131,7 +154,15 @@ def _sentence(mistake: Any) -> str:
         return f"settings: no setting {where!r}."
     if mistake["type"] == "missing":
         return f"settings: {where} is missing."
-    problem = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "value_error":  # our own sentence, which says what it got
-        return f"settings: {problem.rstrip('.')}."
-    return f"settings: {where}: {problem[0].lower()}{problem[1:]}, got {mistake['input']!r}."
+        return f"settings: {mistake['msg'].removeprefix('Value error, ').rstrip('.')}."
+    return f"settings: {where}: expected {_expected(mistake)}, got {mistake['input']!r}."
+
+
+def _expected(mistake: Any) -> str:
+    """What the value should have been."""
+    kind, facts = mistake["type"], mistake.get("ctx", {})
+    if kind in BOUNDS:
+        name, words = BOUNDS[kind]
+        return words.format(facts[name])
+    return KINDS.get(kind.split("_")[0]) or str(facts.get("expected") or mistake["msg"].removeprefix("Input should be "))

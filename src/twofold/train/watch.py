@@ -34,6 +34,13 @@ class _Rate(ProgressColumn):
         return Text(f"{task.fields['rate']:,.0f}/s")
 
 
+class _Console(Console):
+    """One that falls silent where whoever read it has gone. Training goes on: nobody has to look."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Watch:
     """Shows, writes and listens while `learn` runs."""
 
@@ -45,7 +52,7 @@ class Watch:
     ) -> None:  # fmt: skip
         self.folder, self.task, self.settings, self.steps = folder, task, settings, steps
         self.model, self.optimizer, self.description = model, optimizer, description
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
+        self.console = _Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), _Rate(), TimeRemainingColumn())
         self.bar = Bar(*columns, console=self.console, transient=True, auto_refresh=False, disable=not self.console.is_terminal)
         self.line = self.bar.add_task("", total=settings.learning.epochs * steps, told="", rate=0.0)
@@ -121,11 +128,15 @@ class Watch:
 
 @contextmanager
 def _first_interrupt(ask: Any) -> Iterator[None]:
-    """Within the block the first SIGINT calls `ask`; the second interrupts as usual. In a thread nothing is changed."""
-    if threading.current_thread() is not threading.main_thread():
+    """Within the block the first SIGINT calls `ask`; the second interrupts as usual.
+
+    Nothing is changed in a thread, where SIGINT is ignored (as under nohup), and where its handler is none of Python's: it could not be
+    put back.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def handle(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, before)

@@ -1,0 +1,61 @@
+"""A source read whole, in the way of a model that is to be judged by it.
+
+What learning needs, splits, two classes, a thousand characters, judging does not: one picture of one class will do.
+
+    text       in the codes of the model's vocabulary
+    pictures   in the mode and size of its preparation, with its class numbers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from twofold.data.image_folder import whole_folder
+from twofold.data.preparation import CHANNELS, Preparation
+from twofold.data.sources import open_source, require
+from twofold.data.text_file import whole_text
+from twofold.data.values import Images, ImageSource, Text, TextSource, Whole
+from twofold.data.vocabulary import Vocabulary
+
+
+def read_text_whole(source: str | Path, vocabulary: Vocabulary) -> Whole:
+    """All text of a name, a file or a folder. Raises ValueError where there is none."""
+    path = require(source)
+    if path is not None:
+        return whole_text(path, vocabulary)
+    opened = open_source(source, vocabulary=vocabulary)
+    assert isinstance(opened, TextSource)
+    texts = [part for part in (opened.train, opened.validation, opened.test) if part is not None]
+    codes_T, names = torch.cat([text.codes_T for text in texts]), sum((text.names for text in texts), ())
+    return Whole(opened.name, Text(codes_T, sum(text.characters for text in texts), names), opened.skipped, opened.notes)
+
+
+def read_pictures_whole(source: str | Path, classes: Sequence[str], kind: Preparation) -> Whole:
+    """All pictures of a name or a folder. Raises ValueError where there are none, or where a class is none of `classes`."""
+    path = require(source)
+    if path is not None:
+        return whole_folder(path, classes, kind)
+    opened = open_source(source)
+    assert isinstance(opened, ImageSource)
+    parts = [part for part in (opened.train, opened.validation, opened.test) if part is not None]
+    x_BCHW, y_B = torch.cat([part.x_BCHW for part in parts]), torch.cat([part.y_B for part in parts])
+    images = conform(opened, Images(x_BCHW, y_B, sum((part.names for part in parts), ())), classes, kind)
+    return Whole(opened.name, images, opened.skipped, opened.notes)
+
+
+def conform(source: ImageSource, images: Images, classes: Sequence[str], kind: Preparation) -> Images:
+    """Pictures of a source in the form and with the class numbers of a model. Raises ValueError for classes that it does not know."""
+    strangers = [name for name in source.classes if name not in classes]
+    if strangers:
+        known = ", ".join(classes[:10])
+        raise ValueError(f"{source.name}: holds classes that the model does not know: {', '.join(strangers[:10])}. It knows {known}")
+    numbers = torch.tensor([classes.index(name) for name in source.classes])
+    x_BCHW = images.x_BCHW
+    if x_BCHW.shape[1:] != (CHANNELS[kind.mode], kind.height, kind.width):
+        planes = [x_CHW.squeeze(0) if len(x_CHW) == 1 else x_CHW.permute(1, 2, 0) for x_CHW in x_BCHW]
+        x_BCHW = torch.stack([kind.fit(Image.fromarray(plane.numpy())) for plane in planes])
+    return Images(x_BCHW, numbers[images.y_B], images.names)
