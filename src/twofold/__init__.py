@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 # Where each public name lives. Resolved on first use, so that `import twofold` and `twofold --help` stay light.
 _HOMES = {
     "Run": "twofold.run",
+    "describe": "twofold.see.describe",
     "fit": "twofold.fitting",
     "load": "twofold.run",
     "nn": "twofold.nn",
@@ -15,7 +16,7 @@ _HOMES = {
     "route": "twofold.layers.routes",
 }
 
-__all__ = ["Run", "__version__", "fit", "load", "nn", "resume", "route"]
+__all__ = ["Run", "__version__", "describe", "fit", "load", "nn", "resume", "route"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """The summary: shapes and weights against those counted by hand; shared weights once; nothing is left on the model."""
 
+import pytest
 import torch
 
 from twofold.models.catalogue import build
@@ -30,4 +31,61 @@ def test_the_model_is_left_as_it_was():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     summarise(model, torch.ones(1, 1, 8, 8))
     assert model.training and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_work_memory_and_reach_of_a_chain():
+    """LeNet-5: 5x5; pooled 5 + 1; 6 + 4*2; 14 + 1*2: the second pool sees 16 pixels and moves by 4."""
+    lines = {line.name: line for line in summarise(build("lenet5"), torch.zeros(2, 1, 28, 28))}
+    assert [lines[name].field for name in ("conv1", "pool1", "conv2", "relu2", "pool2", "flatten")] == [
+        *((5, 5), (6, 6), (14, 14), (14, 14), (16, 16), (16, 16)),
+    ]
+    assert lines["pool2"].stride == (4, 4) and (lines["pool2"].sees, lines["pool2"].steps) == ("16x16", "4x4")
+    assert (lines["fc1"].field, lines["fc1"].stride, lines["fc1"].sees, lines["fc1"].steps) == ((28, 28), None, "all", "-")
+    assert (lines["conv2"].multiply_adds, lines["conv2"].bytes) == (2 * 16 * 10 * 10 * 5 * 5 * 6, 4 * 2 * 16 * 10 * 10)
+
+
+class Branches(torch.nn.Module):
+    """A block with a way past it, joined in place, and a block behind the join."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.past, self.behind = (torch.nn.Conv2d(2, 2, 3, padding=1) for _ in range(4))
+        self.activation = torch.nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        y = self.two(self.activation(self.one(x)))
+        y += self.past(x)
+        return self.behind(y.transpose(2, 3))
+
+
+def test_branches_are_followed_up_to_where_they_meet():
+    sees = {line.name: line.sees for line in summarise(Branches(), torch.zeros(1, 2, 8, 8))}
+    assert sees == {"one": "3x3", "activation": "3x3", "two": "5x5", "past": "3x3", "behind": "-"}
+
+
+CHANGES = {
+    "turned": lambda y: y.transpose(2, 3),
+    "in place": lambda y: y.mul_(2),
+    "cut": lambda y: y[:, :, 1:],
+    "anew": lambda y: y + 1,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_a_map_between_two_layers_ends_its_trace(change):
+    class Changed(torch.nn.Sequential):
+        def forward(self, x):
+            return self[1](CHANGES[change](self[0](x)))
+
+    model = Changed(torch.nn.Conv2d(1, 1, 3), torch.nn.Identity())
+    assert [line.sees for line in summarise(model, torch.zeros(1, 1, 8, 8))] == ["3x3", "-"]
+
+
+def test_what_has_no_law_is_not_guessed():
+    class Strange(torch.nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x)[:, :, 1:]
+
+    line = summarise(torch.nn.Sequential(Strange(1, 1, 3)), torch.zeros(1, 1, 8, 8))[0]
+    assert (line.shape, line.multiply_adds, line.field, line.sees, line.steps) == ((1, 1, 5, 6), None, None, "-", "-")
