@@ -82,3 +82,14 @@ def test_mistakes_are_answered_in_one_paragraph(capsys, words, tmp_path, monkeyp
     assert main(["explain", *words.split()]) == 2
     captured = capsys.readouterr()
     assert MISTAKES[words] in captured.err and captured.err.count("\n") == 1 and captured.out == "" and list(tmp_path.iterdir()) == []
+
+
+def test_the_summary_of_a_model_has_the_same_arithmetic(capsys):
+    assert main(["summary", "lenet5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    layers = {layer["name"]: layer for layer in found["layers"]}
+    assert (found["multiply_adds"], found["bytes"]) == (416_520, sum(layer["bytes"] for layer in layers.values()))
+    assert (layers["pool2"]["field"], layers["pool2"]["stride"], layers["fc1"]["stride"]) == ([16, 16], [4, 4], None)
+    assert main(["summary", "lenet5"]) == 0
+    page = capsys.readouterr().out
+    assert "multiply-adds: 416,520" in page and "16x16" in page and "4x4" in page

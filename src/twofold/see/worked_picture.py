@@ -88,7 +88,8 @@ def _bands(worked: Worked) -> tuple[Band, ...]:
     column, tap, pixel = min(1, worked.y.shape[1] - 1), (k // 2, k // 2), min(1, e.size - 1)
     x_real, step = x_places(worked), "" if s == 1 else str(s)
     place = f"X[{step}p+i, {step}q+j]"
-    window, taps, wide = (*(np.zeros_like(worked.padded, dtype=bool) for _ in range(2)), (worked.dy.shape[0] - 1) * s + 1)
+    window, taps = np.zeros_like(worked.padded, dtype=bool), np.zeros_like(worked.padded, dtype=bool)
+    wide = (worked.dy.shape[0] - 1) * s + 1
     window[0:k, s * column : s * column + k] = True
     taps[tap[0] : tap[0] + wide : s, tap[1] : tap[1] + wide : s] = True
     full = np.zeros_like(worked.stuffed, dtype=bool)
