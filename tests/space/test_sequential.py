@@ -107,7 +107,7 @@ def net(n):
     return n.Sequential(
         n.Conv2d(1, 6, 5, padding=2), n.ReLU(), n.MaxPool2d(2),
         n.Conv2d(6, 8, 3, bias=False), n.BatchNorm2d(8), n.ReLU(), n.MaxPool2d(3, 2, 1),
-        n.Conv2d(8, 8, 3), n.ReLU(), n.Flatten(), n.Linear(8, 3),
+        n.Conv2d(8, 8, 3), n.ReLU(), n.Flatten(), n.Linear(8 * 13 * 13, 3),
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_the_statistics_are_told(name):
 
 @needs_library
 def test_a_fused_net_learns_what_torchs_net_learns():
-    ours, theirs, x = net(nn), net(torch_nn), torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    ours, theirs, x = net(nn), net(torch_nn), torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(1))
     theirs.load_state_dict(ours.state_dict())
     for mode in (True, False):
         ours.train(mode)
@@ -145,7 +145,7 @@ def test_a_fused_net_learns_what_torchs_net_learns():
 def test_second_derivatives_pass_through_fused_layers():
     ours, theirs = net(nn).eval(), net(torch_nn).eval()
     theirs.load_state_dict(ours.state_dict())
-    x, results = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(1)), []
+    x, results = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(1)), []
     for model in (ours, theirs):
         leaf = x.clone().requires_grad_()
         (first,) = torch.autograd.grad(model(leaf).square().sum(), leaf, create_graph=True)
@@ -158,24 +158,24 @@ def test_second_derivatives_pass_through_fused_layers():
 def test_a_hook_sees_every_layer():
     model, seen = net(nn), []
     model[0].register_forward_hook(lambda layer, inputs, output: seen.append(output.shape))
-    model(torch.zeros(2, 1, 16, 16))
-    assert seen == [(2, 6, 16, 16)] and model[0].last_route != "fused" and model[4].last_route == "fused"
+    model(torch.zeros(2, 1, 64, 64))
+    assert seen == [(2, 6, 64, 64)] and model[0].last_route != "fused" and model[4].last_route == "fused"
 
 
 @pytest.mark.parametrize("route", ["plain", "vendor"])
 def test_another_route_keeps_the_layers_apart(route):
     model = net(nn)
     with twofold.route(route):
-        model(torch.zeros(2, 1, 16, 16))
+        model(torch.zeros(2, 1, 64, 64))
     assert {layer.last_route for layer in model if hasattr(layer, "last_route")} == {route}
 
 
 @needs_library
 def test_what_the_compiled_form_lacks_runs_layer_by_layer():
-    x = torch.randn(2, 1, 16, 16)
+    x = torch.randn(2, 1, 64, 64)
     for model, images in [
         (net(nn).double(), x.double()),
-        (net(nn), x.expand(2, 1, 16, 16).to(memory_format=torch.channels_last).transpose(2, 3)),
+        (net(nn), x.expand(2, 1, 64, 64).to(memory_format=torch.channels_last).transpose(2, 3)),
         (nn.Sequential(nn.Conv2d(1, 6, 3, padding=1, padding_mode="reflect"), nn.ReLU()), x),
         (nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2, return_indices=True)), x),
     ]:
@@ -186,9 +186,15 @@ def test_what_the_compiled_form_lacks_runs_layer_by_layer():
         assert model(x).dtype == torch.bfloat16 and model[0].last_route == "vendor"
 
 
+def test_small_maps_are_normalised_apart():
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU())
+    model(torch.randn(3, 2, 8, 8))
+    assert [layer.last_route for layer in model] == ["vendor", "vendor"]
+
+
 def test_settings_and_layers_may_change_between_calls():
     model = net(nn)
-    x = torch.randn(2, 1, 16, 16)
+    x = torch.randn(2, 1, 64, 64)
     model(x)
     model[2] = nn.AvgPool2d(2)
     model[0].padding = (2, 2)
@@ -200,7 +206,7 @@ def test_settings_and_layers_may_change_between_calls():
 
 def test_bad_input_is_named_by_the_layer_it_reaches():
     with pytest.raises(ValueError, match="Conv2d input: expected"):
-        net(nn)(torch.zeros(2, 3, 16, 16))
+        net(nn)(torch.zeros(2, 3, 64, 64))
     with pytest.raises(ValueError, match="MaxPool2d input: the kernel 9x9 does not fit"):
         nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(9))(torch.zeros(2, 1, 8, 8))
     with pytest.raises(ValueError, match="BatchNorm2d input: expected more than one value a channel"):

@@ -152,7 +152,7 @@ def worth(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Wind
     if window.kernel != (3, 3) or window.dilation != (1, 1) or min(filters, channels) < 24:
         return False
     rows, columns = window.output_size(x_BCH.shape[2:])
-    return x_BCH.shape[0] * rows * columns >= 300
+    return x_BCH.shape[0] * rows * columns >= 4000
 
 
 correlate = differentiable(forward, backward, vendor=vendor, native=Native(compiled_forward, compiled_backward, unfit, worth))

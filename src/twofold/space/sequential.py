@@ -31,6 +31,8 @@ from twofold.space.windows import Window
 
 Chain = tuple[nn.Module, ...]
 
+LEAST = 256  # pixels of a map, below which PyTorch's separate operators normalise faster: ours begin anew with every map
+
 
 class Sequential(nn.Sequential):
     """Layers one after the other; torch.nn.Sequential that fuses convolution or normalisation with the ReLU and pool behind it.
@@ -101,7 +103,7 @@ def normalised(chain: Chain, x: Any) -> Tensor | None:
     assert isinstance(norm, BatchNorm2d)
     norm.expect_input(x)
     pool = pool_after(chain, x, x.shape)
-    if pool is NOT_SUITED or not x.numel():
+    if pool is NOT_SUITED or x.shape[0] * x.shape[2] * x.shape[3] == 0 or x.shape[2] * x.shape[3] < LEAST:
         return None
     by_batch = norm.training or norm.running_mean is None
     if by_batch:
