@@ -90,6 +90,21 @@ def test_torchs_own_setting_lowers_the_instruction_set(asked):
     assert SETS.index(chosen) <= SETS.index(kernels.instruction_set())
 
 
+@needs_library
+@pytest.mark.parametrize("asked", ["default", "avx2", "avx512"])
+def test_every_kernel_on_every_instruction_set(asked):
+    """Each file's fixed cases, in a process where torch, and so the kernels, use no more than is asked for."""
+    here = torch.backends.cpu.get_cpu_capability()
+    order = ("DEFAULT", "AVX2", "AVX512")
+    if here not in order or order.index(asked.upper()) > order.index(here):
+        pytest.skip(f"this machine has {here}, not {asked.upper()}")
+    names = ("test_depthwise", "test_weighted_mean", "test_power_pool")
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import {', '.join(names)}"
+    runs = [f"{name}.in_a_process_of_its_own()" for name in names]
+    said = python("; ".join([code, *runs, "print(test_depthwise.kernels.instruction_set())"]), ATEN_CPU_CAPABILITY=asked)
+    assert said == {"default": "base"}.get(asked, asked)
+
+
 @pytest.fixture
 def copy_of_the_project(tmp_path):
     """setup.py and the sources of the kernels, where a build does no harm, with an outdated library among them."""

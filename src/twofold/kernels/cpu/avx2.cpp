@@ -21,6 +21,7 @@
 #include "convolution.h"
 #include "winograd.h"
 #include "norm.h"
+#include "pools.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -30,7 +31,7 @@
 
 const twofold::Kernels& twofold::avx2_kernels() {
   static const Kernels table{"avx2", avx2::max_pool, avx2::max_pool_backward, avx2::convolution_kernels, avx2::winograd_kernels,
-      avx2::norm_kernels};
+      avx2::norm_kernels, avx2::pool_kernels, avx2::depthwise_kernels};
   return table;
 }
 #endif

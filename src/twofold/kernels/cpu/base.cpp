@@ -12,9 +12,10 @@
 #include "convolution.h"
 #include "winograd.h"
 #include "norm.h"
+#include "pools.h"
 
 const twofold::Kernels& twofold::base_kernels() {
   static const Kernels table{"base", base::max_pool, base::max_pool_backward, base::convolution_kernels, base::winograd_kernels,
-      base::norm_kernels};
+      base::norm_kernels, base::pool_kernels, base::depthwise_kernels};
   return table;
 }

@@ -3,7 +3,9 @@
 #include <cstdint>
 
 #include "convolution_table.h"
+#include "depthwise_table.h"
 #include "norm_table.h"
+#include "pools_table.h"
 
 namespace twofold {
 
@@ -22,6 +24,8 @@ struct Kernels {
   ConvolutionKernels convolution;
   WinogradKernels winograd;
   NormKernels norm;
+  PoolKernels pools;
+  DepthwiseKernels depthwise;
 };
 
 const Kernels& base_kernels();
