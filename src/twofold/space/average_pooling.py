@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twofold.layers.differentiable import differentiable
+from twofold.kernels import average_pool as compiled
+from twofold.layers.differentiable import Native, differentiable
 from twofold.layers.expect import expect_floating, expect_positive
 from twofold.space.pooling import Pooling, expect_columns, expect_pixels, window_of
 from twofold.space.windows import Window, fold, unfold
@@ -81,7 +82,18 @@ def vendor(x_BCH: Tensor, window: Window, count_padding: bool = True, divisor: i
     return sums_BCP / divisors(x_BCH, Saved(window, tuple(x_BCH.shape[2:]), count_padding, divisor))
 
 
-average_pool = differentiable(forward, backward, vendor=vendor)
+def compiled_forward(x_BCH: Tensor, window: Window, count_padding: bool = True, divisor: int | None = None) -> tuple[Tensor, Saved]:
+    """y_BCP, for maps of two axes"""
+    return compiled.forward(x_BCH, window, count_padding, divisor), Saved(window, tuple(x_BCH.shape[2:]), count_padding, divisor)
+
+
+def compiled_backward(dy_BCP: Tensor, saved: Saved) -> Tensor:
+    """dx_BCH"""
+    window, size, count_padding, divisor = saved
+    return compiled.backward(dy_BCP, window, (size[0], size[1]), count_padding, divisor)
+
+
+average_pool = differentiable(forward, backward, vendor=vendor, native=Native(compiled_forward, compiled_backward, compiled.unfit))
 
 
 class AveragePooling(Pooling):

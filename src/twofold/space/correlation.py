@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twofold.kernels import convolution as compiled
+from twofold.kernels import depthwise
 from twofold.layers.differentiable import Native, differentiable
 from twofold.space.padding import last_first
 from twofold.space.pooling import expect_columns
@@ -109,6 +110,8 @@ def compiled_forward(
 ) -> tuple[Tensor, CompiledSaved]:
     """y_BFP; a signal is a map with one row."""
     saved = CompiledSaved(x_BCH, weight_FCi, bias_F is not None, window, groups, x_BCH.requires_grad)
+    if alone(weight_FCi, window, groups):
+        return depthwise.forward(x_BCH, weight_FCi, bias_F, window), saved
     if window.axes == 1:
         return compiled.forward(x_BCH.unsqueeze(2), weight_FCi.unsqueeze(2), bias_F, in_a_row(window), groups).squeeze(2), saved
     return compiled.forward(x_BCH, weight_FCi, bias_F, window, groups), saved
@@ -117,12 +120,21 @@ def compiled_forward(
 def compiled_backward(dy_BFP: Tensor, saved: CompiledSaved) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """(dx_BCH, dweight_FCi, dbias_F)"""
     x, weight, has_bias, window, groups, with_dx, _ = saved
+    if alone(weight, window, groups):
+        alone_dx, alone_dweight, alone_dbias = depthwise.backward(dy_BFP, x, weight, window, wants_input=with_dx)
+        assert alone_dweight is not None
+        return alone_dx, alone_dweight, alone_dbias if has_bias else None
     if window.axes == 2:
         return compiled.backward(dy_BFP, x, weight, has_bias, window, groups, with_dx=with_dx)
     dx, dweight, dbias = compiled.backward(
         dy_BFP.unsqueeze(2), x.unsqueeze(2), weight.unsqueeze(2), has_bias, in_a_row(window), groups, with_dx=with_dx
     )
     return None if dx is None else dx.squeeze(2), dweight.squeeze(2), dbias
+
+
+def alone(weight_FCi: Tensor, window: Window, groups: int) -> bool:
+    """Whether every filter sees one channel of many (depthwise): that has kernels of its own."""
+    return groups > 1 and weight_FCi.shape[1] == 1 and window.axes == 2
 
 
 @lru_cache(maxsize=256)
@@ -134,6 +146,8 @@ def in_a_row(window: Window) -> Window:
 
 def unfit(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> str:
     """Why the compiled form cannot serve, or ''."""
+    if alone(weight_FCi, window, groups):
+        return depthwise.unfit(x_BCH, weight_FCi, bias_F, window, groups)
     return "needs windows along one or two axes, not three" if window.axes == 3 else compiled.unfit(x_BCH, weight_FCi, bias_F, window)
 
 
@@ -142,8 +156,10 @@ def worth(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Wind
 
     The numbers were measured against oneDNN's kernels on two cores with AVX-512 (bench/convolution.py, random shapes).
     """
-    if window.axes == 3 or torch.is_autocast_enabled("cpu") or groups > 1:
+    if window.axes == 3 or torch.is_autocast_enabled("cpu"):
         return False
+    if groups > 1:  # PyTorch's own is slow in its backward pass, and for every window but a small one
+        return alone(weight_FCi, window, groups) and (window.taps <= 25 or weight_FCi.requires_grad)
     filters, channels, taps = weight_FCi.shape[0], weight_FCi.shape[1], window.taps
     if window.stride != (1,) * window.axes:
         return channels <= 4 and not x_BCH.requires_grad

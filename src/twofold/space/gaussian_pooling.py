@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twofold.layers.differentiable import differentiable
+from twofold.kernels import gaussian_pool as compiled
+from twofold.layers.differentiable import Native, differentiable
 from twofold.layers.expect import expect_floating
 from twofold.layers.numbers import expect_number
 from twofold.space.pooling import Pooling, expect_columns, expect_pixels, window_of
@@ -102,7 +103,18 @@ def vendor(x_BCH: Tensor, window: Window, sigma: tuple[float, ...], count_paddin
     return sums / whole.to(x_BCH.dtype)
 
 
-gaussian_pool = differentiable(forward, backward, vendor=vendor)
+def compiled_forward(x_BCH: Tensor, window: Window, sigma: tuple[float, ...], count_padding: bool = False) -> tuple[Tensor, Saved]:
+    """y_BCP, for maps of two axes"""
+    return compiled.forward(x_BCH, window, sigma, count_padding), Saved(window, tuple(x_BCH.shape[2:]), sigma, count_padding)
+
+
+def compiled_backward(dy_BCP: Tensor, saved: Saved) -> Tensor:
+    """dx_BCH"""
+    window, size, sigma, count_padding = saved
+    return compiled.backward(dy_BCP, window, (size[0], size[1]), sigma, count_padding)
+
+
+gaussian_pool = differentiable(forward, backward, vendor=vendor, native=Native(compiled_forward, compiled_backward, compiled.unfit))
 
 
 class GaussianPooling(Pooling):

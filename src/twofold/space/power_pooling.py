@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from twofold.layers.differentiable import differentiable
+from twofold.kernels import power_pool as compiled
+from twofold.layers.differentiable import Native, differentiable
 from twofold.layers.expect import expect_floating
 from twofold.space.pooling import Pooling, expect_columns, window_of
 from twofold.space.windows import Window, fold, unfold
@@ -61,7 +62,18 @@ def backward(dy_BCP: Tensor, saved: Saved) -> Tensor:
     return fold(dy_BCP.unsqueeze(2) * columns_BCKP.sign() * share_BCKP, window, x_BCH.shape[2:])
 
 
-power_pool = differentiable(forward, backward)
+def compiled_forward(x_BCH: Tensor, window: Window, power: float) -> tuple[Tensor, Saved]:
+    """y_BCP, for maps of two axes and a finite power"""
+    y_BCP = compiled.forward(x_BCH, window, power)
+    return y_BCP, Saved(x_BCH, y_BCP, window, power)
+
+
+def compiled_backward(dy_BCP: Tensor, saved: Saved) -> Tensor:
+    """dx_BCH"""
+    return compiled.backward(dy_BCP, *saved)
+
+
+power_pool = differentiable(forward, backward, native=Native(compiled_forward, compiled_backward, compiled.unfit))
 
 
 class PowerPooling(Pooling):
