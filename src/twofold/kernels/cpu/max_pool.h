@@ -4,7 +4,8 @@
 //   backward   dx[h,w] = sum of dy[p,q] over the windows that (h,w) won, in reading order
 //
 // A row of outputs has three parts: windows that reach over the left edge, those that do not, those that reach over the right edge.
-// The middle runs in lanes; its last block is moved left to end where the middle ends (outputs computed twice are the same).
+// The middle runs in lanes; its last block is moved left to end where the middle ends (outputs computed twice are the same). Where the
+// windows are neighbours (stride and dilation 1), the whole row does: lanes over an edge see -infinity there.
 // Every window holds at least one pixel: bind.cpp sees to that.
 // Compiled once per instruction set, in the namespace TWOFOLD_SET (see lanes.h).
 
@@ -31,6 +32,14 @@ inline Range middle(const Window& w) {
   return {begin, end < begin ? begin : end};
 }
 
+#if TWOFOLD_LANES >= 16
+using Widest = Lanes16;
+#elif TWOFOLD_LANES >= 8
+using Widest = Lanes8;
+#else
+using Widest = Lanes4;
+#endif
+
 // Where the winners are written; Tap is void where nobody wants them.
 template <class Tap>
 struct Winners {
@@ -39,6 +48,8 @@ struct Winners {
   void put(int64_t q, int64_t tap) const { at[q] = static_cast<Tap>(tap); }
   template <class Lanes>
   void put_lanes(int64_t q, const Lanes& lanes) const { lanes.store_tap(at + q); }
+  template <class Lanes>
+  void put_first(int64_t q, const Lanes& lanes, int64_t n) const { lanes.store_tap(at + q, n); }
 };
 template <>
 struct Winners<void> {
@@ -47,6 +58,8 @@ struct Winners<void> {
   void put(int64_t, int64_t) const {}
   template <class Lanes>
   void put_lanes(int64_t, const Lanes&) const {}
+  template <class Lanes>
+  void put_first(int64_t, const Lanes&, int64_t) const {}
 };
 
 // A row of windows: x is the map, h where they begin, `rows` the rows of taps that lie inside.
@@ -97,8 +110,38 @@ inline void pool_lanes(const Window& w, const Row<Tap>& row, Range outputs) {
   }
 }
 
+// A row of neighbouring windows in lanes, edges and all.
+template <class Lanes, int KH, int KW, class Tap>
+inline void pool_whole(const Window& w, const Row<Tap>& row) {
+  const int64_t kw = KW ? KW : w.kw, begin = KH ? 0 : row.rows.begin, end = KH ? KH : row.rows.end;
+  for (int64_t at = 0; at < w.Q; at += Lanes::count) {
+    const int64_t q = w.Q < Lanes::count ? 0 : least(at, w.Q - Lanes::count), v = q - w.left;
+    const float* corner = row.x + row.h * w.W + v;
+    Lanes lanes;
+    lanes.nothing(static_cast<int32_t>(begin * kw), static_cast<int32_t>(-v));
+    const auto offer = [&](auto see) {
+      for (int64_t i = begin; i < end; ++i) {
+        for (int64_t j = 0; j < kw; ++j) lanes.offer(see(corner + i * w.dh * w.W + j, j), static_cast<int32_t>(i * kw + j));
+      }
+    };
+    if (v >= 0 && v + Lanes::count + kw - 1 <= w.W) {
+      offer([](const float* from, int64_t) { return Lanes::template every<1>(from, 1); });
+    } else {
+      offer([&](const float* from, int64_t j) { return Lanes::between(from, -v - j, w.W - v - j); });
+    }
+    if (w.Q < Lanes::count) {
+      lanes.store(row.y, w.Q);
+      row.winners.put_first(0, lanes, w.Q);
+    } else {
+      lanes.store(row.y + q);
+      row.winners.put_lanes(q, lanes);
+    }
+  }
+}
+
 template <int KH, int KW, int S, class Tap>
 inline void pool_row(const Window& w, const Row<Tap>& row, Range inner) {
+  if (S == 1 && w.dw == 1) return pool_whole<Widest, KH, KW>(w, row);
   pool_singly(w, row, {0, inner.begin});
 #if TWOFOLD_LANES >= 16
   if (inner.count() >= 16) {
@@ -116,6 +159,48 @@ inline void pool_row(const Window& w, const Row<Tap>& row, Range inner) {
     pool_singly(w, row, inner);
   }
   pool_singly(w, row, {inner.end, w.Q});
+}
+
+// A map under 3x3 neighbouring windows, column of lanes by column. The winner of a row of taps is found once, for the three rows of
+// windows that see it: four comparisons an output instead of eight.
+template <class Lanes, class Tap>
+inline void pool_nine(const Window& w, const float* x, float* y, Winners<Tap> winners) {
+  for (int64_t at = 0; at < w.Q; at += Lanes::count) {
+    const int64_t q = w.Q < Lanes::count ? 0 : least(at, w.Q - Lanes::count), v = q - w.left;
+    const bool inner = v >= 0 && v + Lanes::count + 2 <= w.W;
+    const auto taps_of = [&](int64_t h) {
+      Lanes lanes;
+      lanes.nothing(0, static_cast<int32_t>(-v));
+      if (h < 0 || h >= w.H) return lanes;
+      const float* from = x + h * w.W + v;
+      if (inner) {
+        lanes.first(Lanes::template every<1>(from, 1), 0);
+        lanes.offer(Lanes::template every<1>(from + 1, 1), 1);
+        lanes.offer(Lanes::template every<1>(from + 2, 1), 2);
+      } else {
+        for (int32_t j = 0; j < 3; ++j) lanes.offer(Lanes::between(from + j, -v - j, w.W - v - j), j);
+      }
+      return lanes;
+    };
+    Lanes above = taps_of(-w.top), middle = taps_of(1 - w.top);
+    for (int64_t p = 0; p < w.P; ++p) {
+      const Lanes below = taps_of(p + 2 - w.top);
+      const Range rows = inside(p - w.top, 3, 1, w.H);
+      Lanes best = above;
+      if (rows.begin > 0) best.nothing(static_cast<int32_t>(3 * rows.begin), static_cast<int32_t>(-v));
+      if (rows.begin <= 1 && rows.end > 1) best.join(middle, 3);
+      if (rows.end > 2) best.join(below, 6);
+      if (w.Q < Lanes::count) {
+        best.store(y + p * w.Q, w.Q);
+        winners.put_first(p * w.Q, best, w.Q);
+      } else {
+        best.store(y + p * w.Q + q);
+        winners.put_lanes(p * w.Q + q, best);
+      }
+      above = middle;
+      middle = below;
+    }
+  }
 }
 
 template <int KH, int KW, int S, class Tap>
@@ -158,13 +243,6 @@ template <class Tap>
 bool pool_if_narrow(const Window& w, int64_t maps, const float* x, float* y, Tap* winner) {
   const bool side_by_side = w.kh == 2 && w.kw == 2 && w.sh == 2 && w.sw == 2 && w.dh == 1 && w.dw == 1 && !w.top && !w.left;
   const int64_t outputs = maps * w.P * w.Q;
-#if TWOFOLD_LANES >= 16
-  using Widest = Lanes16;
-#elif TWOFOLD_LANES >= 8
-  using Widest = Lanes8;
-#else
-  using Widest = Lanes4;
-#endif
   const bool narrow = w.Q < Widest::count && Widest::count % w.Q == 0 && outputs >= Widest::count;
   if (!side_by_side || !narrow || w.W != 2 * w.Q || w.H != 2 * w.P) return false;
   pool_narrow<Widest>(w, outputs, x, y, Winners<Tap>{winner});
@@ -183,7 +261,12 @@ void pool_by_kernel(const Window& w, int64_t maps, const float* x, float* y, Tap
   if (pool_if_narrow(w, maps, x, y, winner)) return;
   if (w.kh == 2 && w.kw == 2 && w.sw == 2) return pool_maps<2, 2, 2>(w, maps, x, y, winner);
   if (w.kh == 3 && w.kw == 3 && w.sw == 2) return pool_maps<3, 3, 2>(w, maps, x, y, winner);
-  if (w.kh == 3 && w.kw == 3 && w.sw == 1) return pool_maps<3, 3, 1>(w, maps, x, y, winner);
+  if (w.kh == 3 && w.kw == 3 && w.sh == 1 && w.sw == 1 && w.dh == 1 && w.dw == 1) {
+    for (int64_t map = 0; map < maps; ++map) {
+      pool_nine<Widest>(w, x + map * w.H * w.W, y + map * w.P * w.Q, Winners<Tap>{winner}.from(map * w.P * w.Q));
+    }
+    return;
+  }
   pool_by_stride(w, maps, x, y, winner);
 }
 
