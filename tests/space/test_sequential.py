@@ -41,7 +41,7 @@ def without_statistics(forward, backward):
 
 NORM = differentiable(
     *without_statistics(fused_norm.forward, fused_norm.backward),
-    native=Native(*without_statistics(fused_norm.compiled_forward, fused_norm.compiled_backward), fused_norm.unfit),
+    native=Native(lambda *a: fused_norm.compiled(*a)[0], None, fused_norm.unfit),
 )
 
 

@@ -36,10 +36,11 @@ class Native(NamedTuple):
 
     `worth(*arguments)`: whether `auto` should take it where it fits; without it, always. Its `saved` has the type of the plain form's, or
     an attribute `compiled` that is true: then second derivatives start anew from the arguments, as with floating-point intermediates.
+    Where `backward` is None, `forward` returns y alone and is a node of autograd by itself.
     """
 
-    forward: Forward
-    backward: Backward
+    forward: Callable[..., Any]
+    backward: Backward | None
     unfit: Callable[..., str]
     worth: Callable[..., bool] | None = None
 
@@ -184,6 +185,8 @@ class Operation:
     def _compute(self, pair: Pair | Native, arguments: tuple[Any, ...]) -> Any:
         if traced():
             return self.plain.forward(*arguments)[0]  # a tracer differentiates what it sees
+        if pair.backward is None:
+            return pair.forward(*arguments)
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
             return _Bridge.apply(pair, self.plain, *arguments)
         return pair.forward(*arguments)[0]

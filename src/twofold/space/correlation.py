@@ -25,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twofold.kernels import convolution as compiled
-from twofold.kernels import depthwise
+from twofold.kernels import convolution, depthwise, nodes
 from twofold.layers.differentiable import Native, differentiable
 from twofold.space.padding import last_first
 from twofold.space.pooling import expect_columns
@@ -93,43 +92,11 @@ def vendor(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Win
     return OPERATORS[window.axes](x_BCH, weight_FCi, bias_F, window.stride, before, window.dilation, groups)
 
 
-class CompiledSaved(NamedTuple):
-    """What the compiled backward pass needs: whether the input wants its gradient, too."""
-
-    x_BCH: Tensor
-    weight_FCi: Tensor
-    has_bias: bool
-    window: Window
-    groups: int
-    with_dx: bool
-    compiled: bool = True
-
-
-def compiled_forward(
-    x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1
-) -> tuple[Tensor, CompiledSaved]:
+def compiled(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> Tensor:
     """y_BFP; a signal is a map with one row."""
-    saved = CompiledSaved(x_BCH, weight_FCi, bias_F is not None, window, groups, x_BCH.requires_grad)
-    if alone(weight_FCi, window, groups):
-        return depthwise.forward(x_BCH, weight_FCi, bias_F, window), saved
     if window.axes == 1:
-        return compiled.forward(x_BCH.unsqueeze(2), weight_FCi.unsqueeze(2), bias_F, in_a_row(window), groups).squeeze(2), saved
-    return compiled.forward(x_BCH, weight_FCi, bias_F, window, groups), saved
-
-
-def compiled_backward(dy_BFP: Tensor, saved: CompiledSaved) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """(dx_BCH, dweight_FCi, dbias_F)"""
-    x, weight, has_bias, window, groups, with_dx, _ = saved
-    if alone(weight, window, groups):
-        alone_dx, alone_dweight, alone_dbias = depthwise.backward(dy_BFP, x, weight, window, wants_input=with_dx)
-        assert alone_dweight is not None
-        return alone_dx, alone_dweight, alone_dbias if has_bias else None
-    if window.axes == 2:
-        return compiled.backward(dy_BFP, x, weight, has_bias, window, groups, with_dx=with_dx)
-    dx, dweight, dbias = compiled.backward(
-        dy_BFP.unsqueeze(2), x.unsqueeze(2), weight.unsqueeze(2), has_bias, in_a_row(window), groups, with_dx=with_dx
-    )
-    return None if dx is None else dx.squeeze(2), dweight.squeeze(2), dbias
+        return nodes.convolve(x_BCH.unsqueeze(2), weight_FCi.unsqueeze(2), bias_F, in_a_row(window), groups).squeeze(2)
+    return nodes.convolve(x_BCH, weight_FCi, bias_F, window, groups)
 
 
 def alone(weight_FCi: Tensor, window: Window, groups: int) -> bool:
@@ -148,7 +115,9 @@ def unfit(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Wind
     """Why the compiled form cannot serve, or ''."""
     if alone(weight_FCi, window, groups):
         return depthwise.unfit(x_BCH, weight_FCi, bias_F, window, groups)
-    return "needs windows along one or two axes, not three" if window.axes == 3 else compiled.unfit(x_BCH, weight_FCi, bias_F, window)
+    if window.axes == 1:
+        return convolution.unfit(x_BCH.unsqueeze(2), weight_FCi.unsqueeze(2), bias_F, in_a_row(window))
+    return "needs windows along one or two axes, not three" if window.axes == 3 else convolution.unfit(x_BCH, weight_FCi, bias_F, window)
 
 
 def worth(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool:
@@ -171,7 +140,7 @@ def worth(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Wind
     return x_BCH.shape[0] * rows * columns >= 4000
 
 
-correlate = differentiable(forward, backward, vendor=vendor, native=Native(compiled_forward, compiled_backward, unfit, worth))
+correlate = differentiable(forward, backward, vendor=vendor, native=Native(compiled, None, unfit, worth))
 
 
 def convolve(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> Tensor:

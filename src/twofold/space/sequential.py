@@ -4,6 +4,7 @@
 
     Conv2d, ReLU [, MaxPool2d]             space/fused.py
     BatchNorm2d, ReLU [, MaxPool2d]        space/fused_norm.py
+    Linear, ReLU                           layers/linear_relu.py
 
 The layers stay what they are: their names, weights and settings are read anew with every call, and `last_route` says "fused" of each that
 was. Where a hook watches one of them, a route other than auto or native is asked for, a compiler looks on, or the compiled form
@@ -12,14 +13,17 @@ cannot serve the input, they are called one by one.
 Chen et al., "TVM: an automated end-to-end optimizing compiler for deep learning", OSDI 2018, section 3: operator fusion
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from twofold.kernels.dense import worth as few_rows
 from twofold.layers.activation import ReLU
+from twofold.layers.linear import Linear
+from twofold.layers.linear_relu import linear_relu
 from twofold.layers.normalization import BatchNorm2d
 from twofold.layers.routes import Routed, traced, wanted_route
 from twofold.space.convolution import Conv2d
@@ -66,10 +70,11 @@ def chains(layers: Chain) -> Iterator[tuple[Fuse | None, Chain]]:
     """The layers in order, those together that can be fused."""
     at = 0
     while at < len(layers):
-        fuse: Fuse | None = {Conv2d: convolved, BatchNorm2d: normalised}.get(type(layers[at]))
+        fuse: Fuse | None = {Conv2d: convolved, BatchNorm2d: normalised, Linear: mapped}.get(type(layers[at]))
         length = 1
         if fuse is not None and at + 1 < len(layers) and type(layers[at + 1]) in (ReLU, nn.ReLU):
-            length = 3 if at + 2 < len(layers) and type(layers[at + 2]) is MaxPool2d else 2
+            pooled = fuse is not mapped and at + 2 < len(layers) and type(layers[at + 2]) is MaxPool2d
+            length = 3 if pooled else 2
         yield fuse if length > 1 else None, layers[at : at + length]
         at += length
 
@@ -90,7 +95,7 @@ def convolved(chain: Chain, x: Any) -> Tensor | None:
     window = conv.fitting(x)
     if not worth(x, conv.weight, conv.bias, window):
         return None
-    pool = pool_after(chain, x, (x.shape[0], conv.out_channels, *window.output_size(x.shape[2:])))
+    pool = pool_after(chain, x, window)
     if pool is NOT_SUITED:
         return None
     y: Tensor | None = take(chain, convolve_relu_pool, x, conv.weight, conv.bias, window, pool)
@@ -102,7 +107,7 @@ def normalised(chain: Chain, x: Any) -> Tensor | None:
     norm = chain[0]
     assert isinstance(norm, BatchNorm2d)
     norm.expect_input(x)
-    pool = pool_after(chain, x, x.shape)
+    pool = pool_after(chain, x, None)
     if pool is NOT_SUITED or x.shape[0] * x.shape[2] * x.shape[3] == 0 or x.shape[2] * x.shape[3] < LEAST:
         return None
     by_batch = norm.training or norm.running_mean is None
@@ -118,16 +123,37 @@ def normalised(chain: Chain, x: Any) -> Tensor | None:
     return y
 
 
+def mapped(chain: Chain, x: Any) -> Tensor | None:
+    """A linear map and ReLU in one go, or None where the compiled form does not suit."""
+    layer = chain[0]
+    assert isinstance(layer, Linear)
+    layer.expect_input(x)
+    if not few_rows(x, layer.weight, layer.bias):
+        return None
+    y: Tensor | None = take(chain, linear_relu, x, layer.weight, layer.bias)
+    return y
+
+
 NOT_SUITED = Window((1, 1), padding=(1, 1, 1, 1))
 
 
-def pool_after(chain: Chain, x: Tensor, size: Sequence[int]) -> Window | None:
-    """The pool's window over maps of this size, None without a pool, NOT_SUITED for one that returns more than its maxima."""
+def pool_after(chain: Chain, x: Tensor, window: Window | None) -> Window | None:
+    """The window of the pool behind windows over x, or over x itself; None without a pool, NOT_SUITED for one that returns places, too.
+
+    What was found is kept until the sizes or the settings are others.
+    """
     if len(chain) < 3:
         return None
     pool = chain[2]
     assert isinstance(pool, MaxPool2d)
-    return NOT_SUITED if pool.return_indices else pool.fitting(x.new_empty(()).expand(size), expect_ordered)
+    settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices)
+    known = pool.__dict__.get("_behind")
+    if known is not None and known[0] == x.shape and known[1] is window and known[2] == settings:
+        return known[3]
+    size = x.shape[2:] if window is None else window.output_size(x.shape[2:])
+    fitting = NOT_SUITED if pool.return_indices else pool.fitting(x.new_empty(()).expand(*x.shape[:2], *size), expect_ordered)
+    pool.__dict__["_behind"] = (x.shape, window, settings, fitting)
+    return fitting
 
 
 def take(chain: Chain, operation: Any, *arguments: Any) -> Any:
