@@ -186,7 +186,7 @@ class GaussianPool1d(GaussianPooling):
 class GaussianPool2d(GaussianPooling):
     """A Gaussian average of every window of maps (B, C, H, W).
 
-    >>> GaussianPool2d(2)(torch.tensor([[[[1.0, 5.0], [3.0, 3.0]]]])).tolist()
+    >>> GaussianPool2d(2)(torch.tensor([[[[1.0, 5.0], [3.0, 3.0]]]])).round(decimals=4).tolist()
     [[[[3.0]]]]
     """
 

@@ -35,7 +35,7 @@ from twofold.space.windows import Window
 
 Chain = tuple[nn.Module, ...]
 
-LEAST = 256  # pixels of a map, below which PyTorch's separate operators normalise faster: ours begin anew with every map
+LEAST = 16  # pixels of a map, below which PyTorch's separate operators normalise faster: ours begin anew with every map
 
 
 class Sequential(nn.Sequential):
@@ -52,7 +52,7 @@ class Sequential(nn.Sequential):
         known = self.__dict__.get("_chains")
         if known is None or known[0] != layers:
             known = self.__dict__["_chains"] = (layers, tuple(chains(layers)))
-        x, together = input, wanted_route() in ("auto", "native") and not traced()
+        x, together = input, not traced() and wanted_route() in ("auto", "native")
         for fuse, chain in known[1]:
             fused = fuse(chain, x) if fuse is not None and together and not watched(chain) else None
             if fused is not None:
