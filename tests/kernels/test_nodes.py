@@ -8,6 +8,7 @@ from twofold import kernels
 from twofold.kernels import nodes
 from twofold.space import fused, fused_norm
 from twofold.space.correlation import correlate
+from twofold.space.max_pooling import max_pool
 from twofold.space.windows import Window
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=kernels.reason())
@@ -38,9 +39,15 @@ NORMALISED = {
     "batch, no scale": (X, None, S, None, None, 1e-3, None),
     "given, padded pool": (X, S, None, MEAN, VARIANCE, 1e-3, PADDED),
 }
+POOLED = {
+    "first": (X, PADDED),
+    "last": (X.contiguous(memory_format=torch.channels_last), Window((2, 2), (2, 2), (0, 1, 1, 0))),
+    "signal": (X[..., 0], Window((3,), (2,), (1, 1))),
+}
 CASES = (
     {f"convolve, {name}": (correlate, case) for name, case in CONVOLVED.items()}
     | {f"fused, {name}": (fused.convolve_relu_pool, case) for name, case in FUSED.items()}
+    | {f"pool, {name}": (max_pool, case) for name, case in POOLED.items()}
     | {f"normalise, {name}": (fused_norm.norm_relu_pool, case) for name, case in NORMALISED.items()}
 )
 FIXED = (3, 4)  # given statistics have no gradient

@@ -1,4 +1,4 @@
-"""Compiled layers that autograd knows (cpu/nodes.cpp): convolution, normalisation and linear maps, perhaps with ReLU and pool behind them.
+"""Compiled layers that autograd knows (cpu/nodes.cpp): convolution, normalisation, linear maps, with ReLU and pool behind them; pools.
 
 Each takes and returns tensors like an operator of PyTorch's; its gradients, the second ones too, need no Python.
 """
@@ -44,4 +44,10 @@ def normalise(
 def dense(x_RD: Tensor, weight_UD: Tensor, bias_U: Tensor | None, relu: bool = False) -> Tensor:
     """y_RU: a linear map, perhaps through ReLU."""
     y: Tensor = torch.ops.twofold.dense.default(x_RD, weight_UD, bias_U, relu)
+    return y
+
+
+def pool(x_BCHW: Tensor, window: Window) -> Tensor:
+    """y_BCPQ: the largest value of every window, in the layout of x."""
+    y: Tensor = torch.ops.twofold.pool.default(x_BCHW, geometry(window, x_BCHW.shape[2], x_BCHW.shape[3]))
     return y

@@ -3,22 +3,27 @@
 //   convolve    y = pool(relu(W * x + b)), ReLU and pool where they are asked for; depthwise alone
 //   normalise   y = pool(relu((x - m) scale / sqrt(v + eps) + shift)), likewise
 //   dense       y = relu(x W' + b), likewise
+//   pool        y = max pool of x, in either layout
 //
 // The kernels compute, this file differentiates: a node in C++ costs a few microseconds where a Python function between autograd and
 // the kernels costs a hundred, which is more than small maps take. The backward pass may itself be differentiated: then the layer is
 // computed anew by PyTorch's own operators with autograd watching, so that no term of a second derivative is lost.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/div.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/max_pool2d.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/rsqrt.h>
+#include <ATen/ops/scatter_add.h>
 #include <ATen/ops/square.h>
 #include <ATen/ops/threshold_backward.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -265,6 +270,47 @@ Tensor dense(const Tensor& x, const Tensor& weight, const Maybe& bias, bool relu
   return watched(x, weight, bias) ? Dense::apply(x, weight, bias, relu) : dense_beneath(x, weight, bias, relu);
 }
 
+using Max = std::tuple<Tensor, Tensor>(const Tensor&, at::IntArrayRef, int64_t);
+
+std::tuple<Tensor, Tensor> largest(const Tensor& x, at::IntArrayRef geometry, bool with_winners) {
+  static const auto first = operation<Max>("twofold::max_pool2d"), last = operation<Max>("twofold::max_pool2d_last");
+  const at::AutoDispatchBelowADInplaceOrView beneath;
+  const int64_t tap_bytes = !with_winners ? 0 : geometry[2] * geometry[3] <= 255 ? 1 : 4;
+  return (x.is_contiguous() ? first : last).call(x, geometry, tap_bytes);
+}
+
+// dx by an operator that autograd knows: every dy goes to the pixel that won.
+Tensor spread_again(const Tensor& dy, const Tensor& winner, const Numbers& g, int64_t H, int64_t W) {
+  const auto whole = dy.options().dtype(at::kLong);
+  const Tensor tap = winner.to(at::kLong), row = at::div(tap, g[3], "floor");
+  const Tensor down = at::arange(g[0], whole).mul(g[4]).sub(g[6]).unsqueeze(1), across = at::arange(g[1], whole).mul(g[5]).sub(g[7]);
+  const Tensor place = (down + row * g[8]) * W + across + (tap - row * g[3]) * g[9];
+  return at::scatter_add(at::zeros({dy.size(0), dy.size(1), H * W}, dy.options()), 2, place.flatten(2), dy.flatten(2)).view({dy.size(0), dy.size(1), H, W});
+}
+
+struct Pool : Function<Pool> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, Numbers geometry) {
+    auto [y, winner] = largest(x, geometry, true);
+    ctx->save_for_backward({winner});
+    ctx->saved_data["numbers"] = c10::IValue(std::make_tuple(x.size(2), x.size(3), std::move(geometry)));
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& came) {
+    using Back = Tensor(const Tensor&, const Tensor&, at::IntArrayRef, int64_t, int64_t);
+    static const auto first = operation<Back>("twofold::max_pool2d_backward"), last = operation<Back>("twofold::max_pool2d_last_backward");
+    const Tensor winner = ctx->get_saved_variables()[0];
+    const auto [H, W, g] = ctx->saved_data["numbers"].to<std::tuple<int64_t, int64_t, Numbers>>();
+    if (at::GradMode::is_enabled()) return {spread_again(came[0], winner, g, H, W), Tensor()};
+    if (winner.is_contiguous()) return {first.call(came[0].contiguous(), winner, g, H, W), Tensor()};
+    return {last.call(came[0].contiguous(at::MemoryFormat::ChannelsLast), winner, g, H, W), Tensor()};
+  }
+};
+
+Tensor pool(const Tensor& x, at::IntArrayRef geometry) {
+  TORCH_CHECK_VALUE(geometry.size() == 10, "pool: expected 10 numbers of geometry, got ", geometry.size());
+  return watched(x) ? Pool::apply(x, geometry.vec()) : std::get<0>(largest(x, geometry, false));
+}
+
 }  // namespace
 }  // namespace twofold
 
@@ -273,4 +319,5 @@ TORCH_LIBRARY_FRAGMENT(twofold, m) {
   m.def("normalise(Tensor x, Tensor? scale, Tensor? shift, Tensor? mean, Tensor? variance, float eps, bool relu, int[] pool)"
         " -> (Tensor, Tensor, Tensor)", twofold::normalise);
   m.def("dense(Tensor x, Tensor weight, Tensor? bias, bool relu) -> Tensor", twofold::dense);
+  m.def("pool(Tensor x, int[] geometry) -> Tensor", twofold::pool);
 }
