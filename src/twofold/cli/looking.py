@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from twofold.cli.options import Flag, MaybeWhole
 from twofold.cli.output import print_json, print_line, print_table
 
-Flag = Annotated[bool, Parameter(negative=())]
 LARGEST_INPUT = 1 << 26  # values: 3x4096x4096 fits
 MOST_STEPS = 100_000
 Changes = Annotated[list[str], Parameter(consume_multiple=True, negative=())]
@@ -26,7 +26,7 @@ def models(*, json: Flag = False) -> None:
     print_table(("name", "task", "weights", "what it is"), rows)
 
 
-def data(action: str = "", path: str = "", *, image_size: int | None = None, limit: int | None = None, json: Flag = False) -> None:
+def data(action: str = "", path: str = "", *, image_size: MaybeWhole = None, limit: MaybeWhole = None, json: Flag = False) -> None:
     """List the sources that come with Twofold, or check what lies at a path.
 
     Parameters
@@ -105,13 +105,13 @@ def summary(model: str, *, input: str = "", config: Changes | None = None, json:
         "multiply_adds": sum(line.multiply_adds or 0 for line in lines),
         "bytes": sum(line.bytes for line in lines),
     }
-    unknown = sum(line.multiply_adds is None for line in lines)
+    unknown = sum(line.multiply_adds is None and not line.apart for line in lines)
     if json:
         print_json({"model": model, "input": list(zeros.shape), "layers": [line._asdict() for line in lines], **totals})
         return
     rows = [
         (
-            *(line.name, line.kind, "x".join(map(str, line.shape)), line.weights),
+            *(line.name, line.kind, line.output, line.weights),
             "-" if line.multiply_adds is None else line.multiply_adds,
             *(line.bytes, line.sees, line.steps, line.route),
         )
