@@ -19,6 +19,8 @@
 #include "by_width.h"
 #include "by_filters.h"
 #include "convolution.h"
+#include "winograd_tiles.h"
+#include "winograd_products.h"
 #include "winograd.h"
 #include "norm.h"
 #include "pools.h"
