@@ -16,6 +16,7 @@
 #include "max_pool.h"
 #include "vectors.h"
 #include "frame.h"
+#include "turned.h"
 #include "by_width.h"
 #include "by_filters.h"
 #include "convolution.h"

@@ -54,11 +54,17 @@ bool by_winograd(const Convolution& c, int64_t algorithm) {
   return algorithm == kWinograd || (algorithm == kChoose && can_winograd(c) && c.C >= kMany && c.F >= kMany && c.P > 1 && c.Q > 1);
 }
 
+const WinogradKernels& winograd_of(bool reduced) {
+  const WinogradKernels* found = winograd_kernels(reduced);
+  TORCH_CHECK_VALUE(found, "convolution: products of bfloat16 need a processor with AVX512_BF16; kernels.convolution.reduced_unfit() says so");
+  return *found;
+}
+
 // One convolution with its weights packed: blocks of rows can be computed one by one, in any order.
 class Correlation {
  public:
-  Correlation(const Convolution& c, int64_t batch, int64_t algorithm, int64_t step, const float* weight, const float* bias, bool turned)
-      : c_(c), winograd_(by_winograd(c, algorithm) && (step <= 2 || step >= c.P)), blocks(cuts(c, batch, winograd_, step)) {
+  Correlation(const Convolution& c, int64_t batch, int64_t algorithm, bool reduced, int64_t step, const float* weight, const float* bias, bool turned)
+      : c_(c), winograd_(by_winograd(c, algorithm) && (step <= 2 || step >= c.P) ? &winograd_of(reduced) : nullptr), blocks(cuts(c, batch, winograd_, step)) {
     const auto& direct = kernels().convolution;
     if (!winograd_) {
       width_ = direct.by_width(c, blocks.first, false);
@@ -66,23 +72,23 @@ class Correlation {
       direct.pack(c, weight, bias, turned, width_, packed_.get());
       return;
     }
-    packed_ = pack_winograd(c, weight, bias, turned);
+    packed_ = pack_winograd(*winograd_, c, weight, bias, turned);
   }
   Frame frame(int64_t block) const { return blocks.frame(winograd_ ? tiles_of(c_) : c_, block); }
   int64_t unit() const { return winograd_ ? 2 : 1; }  // rows of windows in a row of the frame
-  int64_t scratch() const { return winograd_ ? winograd_floats(c_, blocks.first, false) : kernels().convolution.scratch(c_, blocks.first); }
+  int64_t scratch() const { return winograd_ ? winograd_floats(*winograd_, c_, blocks.first, false) : kernels().convolution.scratch(c_, blocks.first); }
   void run(const Frame& frame, const float* x, int64_t x_image, bool relu, float* y, int64_t y_image, int64_t y_map, float* scratch) const {
-    if (winograd_) return winograd_block(c_, frame, x, x_image, packed_.get(), relu, y, y_image, y_map, scratch);
+    if (winograd_) return winograd_block(*winograd_, c_, frame, x, x_image, packed_.get(), relu, y, y_image, y_map, scratch);
     kernels().convolution.forward(c_, frame, width_, x, x_image, packed_.get(), relu, y, y_image, y_map, scratch);
   }
-  static Cut cuts(const Convolution& c, int64_t batch, bool winograd, int64_t step) {
+  static Cut cuts(const Convolution& c, int64_t batch, const WinogradKernels* winograd, int64_t step) {
     if (!winograd) return cut(c, batch, step, kBlock, at::get_num_threads(), [&](const Frame& frame) { return kernels().convolution.scratch(c, frame); });
-    return cut_tiles(c, batch, step >= c.P ? c.P : 1, false, false);
+    return cut_tiles(*winograd, c, batch, step >= c.P ? c.P : 1, false, false);
   }
 
  private:
   Convolution c_;
-  bool winograd_;
+  const WinogradKernels* winograd_;  // or none
 
  public:
   Cut blocks;
@@ -93,10 +99,10 @@ class Correlation {
 };
 
 void correlate(const Convolution& c, int64_t batch, const float* x, int64_t x_image, const float* weight, const float* bias, bool turned,
-    int64_t algorithm, bool relu, float* y, int64_t y_image) {
-  static const int64_t kFw = env("W_FW", 1 << 60);
-  if (by_winograd(c, algorithm) && c.C * c.F > kFw) return winograd_together(c, batch, x, x_image, weight, bias, turned, relu, y, y_image);
-  const Correlation correlation(c, batch, algorithm, 1, weight, bias, turned);
+    int64_t algorithm, bool reduced, bool relu, float* y, int64_t y_image) {
+  static const int64_t kFw = env("W_FW", int64_t{1} << 60);
+  if (by_winograd(c, algorithm) && c.C * c.F > kFw) return winograd_together(winograd_of(reduced), c, batch, x, x_image, weight, bias, turned, relu, y, y_image);
+  const Correlation correlation(c, batch, algorithm, reduced, 1, weight, bias, turned);
   share(c, correlation.blocks, [&](int64_t begin, int64_t end, int64_t) {
     const Memory scratch = memory(correlation.scratch());
     for (int64_t block = begin; block < end; ++block) {
@@ -109,10 +115,10 @@ void correlate(const Convolution& c, int64_t batch, const float* x, int64_t x_im
 }
 
 void add_weight_gradient(const Convolution& c, int64_t batch, const float* x, int64_t x_image, const float* dy, int64_t dy_image,
-    int64_t algorithm, float* dweight, float* dbias) {
-  if (by_winograd(c, algorithm)) return winograd_gradient(c, batch, x, x_image, dy, dy_image, dweight, dbias);
+    int64_t algorithm, bool reduced, float* dweight, float* dbias) {
+  if (by_winograd(c, algorithm)) return winograd_gradient(winograd_of(reduced), c, batch, x, x_image, dy, dy_image, dweight, dbias);
   const auto& direct = kernels().convolution;
-  const Cut blocks = Correlation::cuts(c, batch, false, 1);
+  const Cut blocks = Correlation::cuts(c, batch, nullptr, 1);
   const bool width = direct.by_width(c, blocks.first, true);
   const int64_t size = direct.sums_size(c, width), parts = std::min<int64_t>(at::get_num_threads(), blocks.blocks());
   const Memory sums = memory(parts * size);
@@ -132,7 +138,7 @@ void add_weight_gradient(const Convolution& c, int64_t batch, const float* x, in
 }
 
 at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, at::IntArrayRef geometry,
-    int64_t groups, bool relu, int64_t algorithm) {
+    int64_t groups, bool relu, int64_t algorithm, bool reduced) {
   check_maps(x, "x");
   check_maps(weight, "weight");
   const Convolution c = checked(x.size(1) / groups, weight.size(0) / groups, x.size(2), x.size(3), geometry);
@@ -145,13 +151,13 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const std:
   float* to = y.mutable_data_ptr<float>();
   for (int64_t g = 0; g < groups; ++g) {
     correlate(c, batch, from + g * c.C * c.H * c.W, x.size(1) * c.H * c.W, w + g * c.F * c.taps(), b ? b + g * c.F : nullptr, false,
-        algorithm, relu, to + g * c.F * c.P * c.Q, filters * c.P * c.Q);
+        algorithm, reduced, relu, to + g * c.F * c.P * c.Q, filters * c.P * c.Q);
   }
   return y;
 }
 
 at::Tensor convolution_dx(const at::Tensor& dy, const at::Tensor& weight, at::IntArrayRef geometry, int64_t groups, int64_t H, int64_t W,
-    int64_t algorithm) {
+    int64_t algorithm, bool reduced) {
   check_maps(dy, "dy");
   check_maps(weight, "weight");
   const Convolution c = checked(weight.size(1), weight.size(0) / groups, H, W, geometry), t = turned(c);
@@ -161,14 +167,15 @@ at::Tensor convolution_dx(const at::Tensor& dy, const at::Tensor& weight, at::In
   const float *from = dy.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   float* to = dx.mutable_data_ptr<float>();
   for (int64_t g = 0; g < groups; ++g) {
-    correlate(t, batch, from + g * c.F * c.P * c.Q, dy.size(1) * c.P * c.Q, w + g * c.F * c.taps(), nullptr, true, algorithm, false,
+    correlate(t, batch, from + g * c.F * c.P * c.Q, dy.size(1) * c.P * c.Q, w + g * c.F * c.taps(), nullptr, true, algorithm, reduced, false,
         to + g * c.C * H * W, channels * H * W);
   }
   return dx;
 }
 
 std::tuple<at::Tensor, at::Tensor> convolution_dweight(
-    const at::Tensor& x, const at::Tensor& dy, at::IntArrayRef geometry, int64_t groups, bool with_bias, int64_t algorithm) {
+    const at::Tensor& x, const at::Tensor& dy, at::IntArrayRef geometry, int64_t groups, bool with_bias, int64_t algorithm,
+    bool reduced) {
   check_maps(x, "x");
   check_maps(dy, "dy");
   const Convolution c = checked(x.size(1) / groups, dy.size(1) / groups, x.size(2), x.size(3), geometry);
@@ -180,7 +187,7 @@ std::tuple<at::Tensor, at::Tensor> convolution_dweight(
   const float *from = x.const_data_ptr<float>(), *d = dy.const_data_ptr<float>();
   for (int64_t g = 0; g < groups; ++g) {
     add_weight_gradient(c, batch, from + g * c.C * c.H * c.W, x.size(1) * c.H * c.W, d + g * c.F * c.P * c.Q, dy.size(1) * c.P * c.Q,
-        algorithm, dweight.mutable_data_ptr<float>() + g * c.F * c.taps(), with_bias ? dbias.mutable_data_ptr<float>() + g * c.F : nullptr);
+        algorithm, reduced, dweight.mutable_data_ptr<float>() + g * c.F * c.taps(), with_bias ? dbias.mutable_data_ptr<float>() + g * c.F : nullptr);
   }
   return {dweight, dbias};
 }
@@ -195,7 +202,7 @@ Window pool_window(const Convolution& c, at::IntArrayRef g) {
 // y = max pool(relu(convolution(x))), a block at a time: the map before the pool never leaves the cache.
 std::tuple<at::Tensor, at::Tensor> convolution_max_pool(const at::Tensor& x, const at::Tensor& weight,
     const std::optional<at::Tensor>& bias, at::IntArrayRef geometry, bool relu, at::IntArrayRef pool, bool with_winners,
-    int64_t algorithm) {
+    int64_t algorithm, bool reduced) {
   check_maps(x, "x");
   check_maps(weight, "weight");
   const Convolution c = checked(x.size(1), weight.size(0), x.size(2), x.size(3), geometry);
@@ -208,7 +215,7 @@ std::tuple<at::Tensor, at::Tensor> convolution_max_pool(const at::Tensor& x, con
   if (!maps) return {y, winner};
   const bool apart = w.kh == w.sh && w.dh == 1 && w.top == 0 && w.P * w.kh <= c.P;  // bands of rows can be pooled one by one
   const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
-  const Correlation correlation(c, batch, algorithm, apart ? w.kh : c.P, weight.const_data_ptr<float>(), b, false);
+  const Correlation correlation(c, batch, algorithm, reduced, apart ? w.kh : c.P, weight.const_data_ptr<float>(), b, false);
   const Cut& blocks = correlation.blocks;
   const int64_t unit = correlation.unit(), channels = c.C * c.H * c.W;
   const float* from = x.const_data_ptr<float>();
@@ -242,10 +249,11 @@ std::tuple<at::Tensor, at::Tensor> convolution_max_pool(const at::Tensor& x, con
 }  // namespace twofold
 
 TORCH_LIBRARY_FRAGMENT(twofold, m) {
-  m.def("convolution(Tensor x, Tensor weight, Tensor? bias, int[] geometry, int groups, bool relu, int algorithm) -> Tensor");
-  m.def("convolution_dx(Tensor dy, Tensor weight, int[] geometry, int groups, int height, int width, int algorithm) -> Tensor");
-  m.def("convolution_max_pool(Tensor x, Tensor weight, Tensor? bias, int[] geometry, bool relu, int[] pool, bool with_winners, int algorithm) -> (Tensor, Tensor)");
-  m.def("convolution_dweight(Tensor x, Tensor dy, int[] geometry, int groups, bool bias, int algorithm) -> (Tensor, Tensor)");
+  m.def("convolution_reduces() -> bool", [] { return twofold::winograd_kernels(true) != nullptr; });
+  m.def("convolution(Tensor x, Tensor weight, Tensor? bias, int[] geometry, int groups, bool relu, int algorithm, bool reduced) -> Tensor");
+  m.def("convolution_dx(Tensor dy, Tensor weight, int[] geometry, int groups, int height, int width, int algorithm, bool reduced) -> Tensor");
+  m.def("convolution_max_pool(Tensor x, Tensor weight, Tensor? bias, int[] geometry, bool relu, int[] pool, bool with_winners, int algorithm, bool reduced) -> (Tensor, Tensor)");
+  m.def("convolution_dweight(Tensor x, Tensor dy, int[] geometry, int groups, bool bias, int algorithm, bool reduced) -> (Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(twofold, CPU, m) {

@@ -74,4 +74,11 @@ struct WinogradKernels {
   void (*finish)(const Convolution&, const float* sums, int64_t begin, int64_t end, float* dweight);
 };
 
+// The same with products of numbers rounded to bfloat16, summed in float32: where the compiler knows the instruction. Whether the
+// processor does, the caller asks.
+#if defined(__x86_64__) && ((defined(__clang__) && __clang_major__ >= 11) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
+#define TWOFOLD_BF16 1
+const WinogradKernels& avx512bf16_winograd();
+#endif
+
 }  // namespace twofold
