@@ -7,6 +7,10 @@
 #include <functional>
 #include <memory>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "dispatch.h"
 
 namespace twofold {
@@ -31,7 +35,10 @@ inline Cut cut(const Convolution& c, int64_t batch, int64_t step, int64_t budget
   int64_t images = 1, rows = c.P;
   const int64_t one = size(Frame(c, 1, 0, c.P));
   if (one <= budget) {
-    images = std::clamp<int64_t>(budget / one, 1, std::max<int64_t>(1, (batch + threads - 1) / threads));
+    const int64_t most = (batch + threads - 1) / threads;
+    while (images < most && size(Frame(c, images + 1, 0, c.P)) <= budget) ++images;
+    const int64_t blocks = (batch + images - 1) / images, even = (blocks + threads - 1) / threads * threads;
+    images = (batch + even - 1) / even;  // all threads alike
   } else {
     while (rows > step && size(Frame(c, 1, 0, rows)) > budget) rows = std::max(step, (rows + 1) / 2 / step * step);
   }
@@ -44,6 +51,17 @@ inline void share(const Convolution& c, const Cut& cut, const std::function<void
   const double each = static_cast<double>(c.taps()) * static_cast<double>(c.F * cut.rows * c.Q * cut.images);
   const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(kWork) / each));
   at::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) { work(begin, end, at::get_thread_num()); });
+}
+
+// Memory that is mapped anew comes page by page, each at the price of an interruption when it is first written. Large pages are few.
+inline void expect_large_pages(const at::Tensor& y) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kPage = 4096;
+  constexpr int64_t kMapped = 32 << 20;  // bytes from which on malloc maps memory anew every time
+  if (static_cast<int64_t>(y.nbytes()) < kMapped) return;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(y.data_ptr()) + kPage - 1) / kPage * kPage;
+  madvise(reinterpret_cast<void*>(begin), y.nbytes() / kPage * kPage - kPage, MADV_HUGEPAGE);
+#endif
 }
 
 struct Free {

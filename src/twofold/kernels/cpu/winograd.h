@@ -20,8 +20,7 @@ namespace TWOFOLD_SET {
 WinogradSizes winograd_sizes(const Convolution& c, const Frame& frame, bool gradient) {
   const Tiles tiles(c, frame);
   const SeenTiles seen(c, tiles, gradient);
-  const int64_t frames = (gradient ? 1 : kDeep) * channel_floats(c, frame);
-  return {seen.rows, tiles.panels, seen.size(), TileProducts(tiles, gradient).size(), larger(frames, panel_floats(c, frame))};
+  return {seen.rows, tiles.panels, seen.size(), TileProducts(tiles, gradient).size(), larger(places_floats(tiles), panel_floats(c, frame))};
 }
 
 int64_t winograd_packed(const Convolution& c) { return kParts * weight_part(c, parts(c.C, kDeep)) + whole_lanes(c.F); }
@@ -94,11 +93,7 @@ void winograd_pack(const Convolution& c, const float* weight, const float* bias,
 void winograd_see(const Convolution& c, const Frame& frame, bool gradient, const float* x, int64_t x_image, int64_t begin, int64_t end,
     float* seen, float* scratch) {
   const Tiles tiles(c, frame);
-  if (gradient) {
-    (tiles.together ? see_neighbours<true> : see_neighbours<false>)(c, frame, tiles, x, x_image, begin, end, seen, scratch);
-  } else {
-    (tiles.together ? see_channels<true> : see_channels<false>)(c, frame, tiles, x, x_image, begin, end, seen, scratch);
-  }
+  see_tiles(c, frame, tiles, gradient, x, x_image, begin, end, seen, scratch);
 }
 
 // A' m A of every tile for V vectors of filters, the bias added, ReLU where asked for: maps [window][V lanes]

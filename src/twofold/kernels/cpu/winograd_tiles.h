@@ -20,15 +20,16 @@ inline Convolution tiles_of(const Convolution& c) { return {c.C, c.F, c.H, c.W, 
 // Whole cache lines, an odd number of them: streams that lie so far apart never fall into the same set of the cache.
 inline int64_t odd_lines(int64_t floats) { return (parts(floats, 16) | 1) * 16; }
 
-// The tiles of a block.
+// The tiles of a block. A vector of neighbouring tiles sees two runs of `lanes` columns: one behind the other in a row of tiles, or where
+// rows are short, one in each of two rows of tiles.
 struct Tiles {
-  bool together;  // rows are so short that lanes run on over them, and are moved together
-  int64_t columns, count, filters, panels;
+  int64_t columns, rows, count, filters, panels;
+  bool short_rows;
   Tiles(const Convolution& c, const Frame& frame)
-      : columns(parts(c.Q, 2)), count(frame.images * frame.rows * columns), filters(whole_lanes(c.F)), panels(parts(filters, kPanel)) {
-    together = Vector::lanes == 16 && frame.pitch <= 32 && 4 * whole_lanes(columns) > 5 * frame.pitch;
-  }
+      : columns(parts(c.Q, 2)), rows(frame.images * frame.rows), count(rows * columns), filters(whole_lanes(c.F)),
+        panels(parts(filters, kPanel)), short_rows(Alternate::any && 2 * columns <= Vector::lanes) {}
   int64_t width(int64_t panel) const { return smaller(kPanel, filters - panel * kPanel); }
+  int64_t vectors() const { return short_rows ? parts(rows, 2) : rows * parts(columns, Vector::lanes); }
 };
 
 // Cells of x: [part][row][column]. Forward: channels by tiles. For the gradient of the weights: tiles along the rows.
@@ -70,126 +71,107 @@ inline void add_cells(Vector& sum, Vector a, Vector b) { sum.add_product(a, b); 
 inline void store_numbers(Vector v, float* to, int64_t at) { v.store(to + at); }
 #endif
 
-// B' d B of neighbouring tiles
-inline void transform_tile(const float* from, const int64_t* at, Vector* numbers) {
-  Vector rows[4][4];
-  TWOFOLD_UNROLL
-  for (int j = 0; j < 4; ++j) {
-    const Vector a = Vector::load(from + at[j]), b = Vector::load(from + at[4 + j]);
-    const Vector c = Vector::load(from + at[8 + j]), d = Vector::load(from + at[12 + j]);
-    rows[0][j] = a - c;
-    rows[1][j] = b + c;
-    rows[2][j] = c - b;
-    rows[3][j] = b - d;
-  }
-  TWOFOLD_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    numbers[4 * i] = rows[i][0] - rows[i][2];
-    numbers[4 * i + 1] = rows[i][1] + rows[i][2];
-    numbers[4 * i + 2] = rows[i][2] - rows[i][1];
-    numbers[4 * i + 3] = rows[i][1] - rows[i][3];
-  }
-}
-
-// Calls put(window, bits, tile) for the vectors of neighbouring windows of a channel's frame: those whose bit is set are tiles, of
-// which `tile` is the first. Without Together all bits count as set: what lies beyond a row, the next overwrites.
-template <bool Together, class Put>
-inline void each_vector(const Frame& frame, const Tiles& tiles, Put put) {
-  int64_t tile = 0;
-  if (!Together) {
-    for (int64_t g = 0; g < frame.images; ++g) {
-      for (int64_t p = 0; p < frame.rows; ++p, tile += tiles.columns) {
-        for (int64_t q = 0; q < tiles.columns; q += Vector::lanes) put(g * frame.image + p * frame.pitch + q, ~0u, tile + q);
+// Where a vector of neighbouring tiles, the first of which is `tile`, sees a channel.
+struct Place {
+  int64_t run[2];            // where the runs begin, from the channel's first number
+  int64_t tile;
+  uint16_t inside[2][4][2];  // of run, row, and columns from 0 or 2 on: which lanes are inside the map
+  bool all;
+  void see(const Convolution& c, const Frame& frame, int64_t x_image, int64_t half, int64_t tile_row, int64_t w) {
+    const int64_t h = 2 * (frame.row + tile_row % frame.rows) - c.top;
+    run[half] = tile_row / frame.rows * x_image + h * c.W + w;
+    for (int64_t i = 0; i < 4; ++i) {
+      for (int64_t j = 0; j < 2; ++j) {
+        uint32_t bits = 0;
+        for (int64_t l = 0; l < Vector::lanes; ++l) bits |= uint32_t{w + 2 * j + l >= 0 && w + 2 * j + l < c.W} << l;
+        inside[half][i][j] = static_cast<uint16_t>(tile_row < frame.images * frame.rows && h + i >= 0 && h + i < c.H ? bits : 0);
+        all = all && inside[half][i][j] == (1u << Vector::lanes) - 1;
       }
     }
-    return;
-  }
-  uint32_t real[32] = {};  // which of the neighbours of window n, n % pitch = phase, are tiles
-  for (int64_t phase = 0; phase < frame.pitch; ++phase) {
-    for (int64_t l = 0; l < Vector::lanes; ++l) real[phase] |= uint32_t{(phase + l) % frame.pitch < tiles.columns} << l;
-  }
-  for (int64_t g = 0; g < frame.images; ++g) {
-    int64_t phase = 0;
-    for (int64_t n = 0; n < frame.windows; n += Vector::lanes) {
-      const uint32_t bits = real[phase] & (frame.windows - n >= Vector::lanes ? ~0u : (1u << (frame.windows - n)) - 1);
-      put(g * frame.image + n, bits, tile);
-      tile += __builtin_popcount(bits);
-      for (phase += Vector::lanes; phase >= frame.pitch;) phase -= frame.pitch;
-    }
-  }
-}
-
-// A channel's frame is built in `framed`, which stays in the first cache.
-inline int64_t channel_floats(const Convolution& c, const Frame& frame) { return tiles_of(c).sh * 2 * frame.plane + kSlack; }
-
-inline void frame_channel(const Convolution& c, const Frame& frame, const float* x, int64_t x_image, int64_t channel, float* framed) {
-  Convolution one = tiles_of(c);
-  one.C = 1;
-  fill_frame(one, frame, x + channel * c.H * c.W, x_image, framed);
-}
-
-struct TileOffsets {
-  int64_t at[16];
-  TileOffsets(const Convolution& c, const Frame& frame) {
-    Convolution one = tiles_of(c);
-    one.C = 1;
-    fill_offsets(one, frame, at);
   }
 };
 
-// The tiles of rows [begin, end) of cells of channels, for the products forward.
-template <bool Together>
-inline void see_channels(const Convolution& c, const Frame& frame, const Tiles& tiles, const float* x, int64_t x_image, int64_t begin,
-    int64_t end, float* seen, float* framed) {
-  const SeenTiles layout(c, tiles, false);
-  const TileOffsets offsets(c, frame);
-  for (int64_t row = begin; row < end; ++row) {
-    float* to = seen + row * layout.step;
-    frame_channel(c, frame, x, x_image, row * kDeep, framed);
-#if TWOFOLD_DEEP == 2
-    float* second = framed + channel_floats(c, frame);
-    const bool alone = row * 2 + 1 == c.C;
-    if (alone) {
-      fill_zero(second, channel_floats(c, frame));
-    } else {
-      frame_channel(c, frame, x, x_image, row * 2 + 1, second);
+inline int64_t places_floats(const Tiles& tiles) { return parts(tiles.vectors() * sizeof(Place), sizeof(float)); }
+
+inline void fill_places(const Convolution& c, const Frame& frame, const Tiles& tiles, int64_t x_image, Place* to) {
+  for (int64_t row = 0; row < tiles.rows; row += tiles.short_rows ? 2 : 1) {
+    for (int64_t q = 0; q < tiles.columns; q += Vector::lanes, ++to) {
+      to->tile = row * tiles.columns + q;
+      to->all = true;
+      const int64_t w = 2 * q - c.left;
+      to->see(c, frame, x_image, 0, row, w);
+      to->see(c, frame, x_image, 1, row + tiles.short_rows, tiles.short_rows ? w : w + Vector::lanes);
     }
-    each_vector<Together>(frame, tiles, [&](int64_t window, uint32_t bits, int64_t tile) {
-      Vector a[kParts], b[kParts];
-      transform_tile(framed + window, offsets.at, a);
-      transform_tile(second + window, offsets.at, b);
-      TWOFOLD_UNROLL
-      for (int k = 0; k < kParts; ++k) {
-        store_pairs(Together ? a[k].together(bits) : a[k], Together ? b[k].together(bits) : b[k], to + k * layout.part + tile);
-      }
-    });
-#else
-    each_vector<Together>(frame, tiles, [&](int64_t window, uint32_t bits, int64_t tile) {
-      Vector numbers[kParts];
-      transform_tile(framed + window, offsets.at, numbers);
-      TWOFOLD_UNROLL
-      for (int k = 0; k < kParts; ++k) (Together ? numbers[k].together(bits) : numbers[k]).store(to + k * layout.part + tile);
-    });
-#endif
   }
 }
 
-// The tiles of the channels [begin, end), for the gradient of the weights: neighbouring tiles share a cell.
-template <bool Together>
-inline void see_neighbours(const Convolution& c, const Frame& frame, const Tiles& tiles, const float* x, int64_t x_image, int64_t begin,
-    int64_t end, float* seen, float* framed) {
-  const SeenTiles layout(c, tiles, true);
-  const TileOffsets offsets(c, frame);
-  for (int64_t channel = begin; channel < end; ++channel) {
-    float* to = seen + channel * layout.step;
-    frame_channel(c, frame, x, x_image, channel, framed);
-    each_vector<Together>(frame, tiles, [&](int64_t window, uint32_t bits, int64_t tile) {
-      Vector numbers[kParts];
-      transform_tile(framed + window, offsets.at, numbers);
+// B' d B of neighbouring tiles: first down the columns, then along the rows.
+template <bool All>
+inline void transform_tiles(const float* x, int64_t width, const Place& place, const Alternate& alternate, Vector* numbers) {
+  Vector down[2][2][4];  // run, columns from 0 or 2 on, row
+  TWOFOLD_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    TWOFOLD_UNROLL
+    for (int j = 0; j < 2; ++j) {
+      Vector row[4];
       TWOFOLD_UNROLL
-      for (int k = 0; k < kParts; ++k) store_numbers(Together ? numbers[k].together(bits) : numbers[k], to + k * layout.part, tile);
-    });
-    for (int k = 0; k < kParts && tiles.count % kDeep; ++k) store_numbers(Vector::zero(), to + k * layout.part, tiles.count);
+      for (int i = 0; i < 4; ++i) {
+        const float* from = x + place.run[half] + i * width + 2 * j;
+        row[i] = All ? Vector::load(from) : Vector::load_where(from, place.inside[half][i][j]);
+      }
+      down[half][j][0] = row[0] - row[2];
+      down[half][j][1] = row[1] + row[2];
+      down[half][j][2] = row[2] - row[1];
+      down[half][j][3] = row[1] - row[3];
+    }
+  }
+  TWOFOLD_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const Vector a = alternate.even(down[0][0][i], down[1][0][i]), b = alternate.odd(down[0][0][i], down[1][0][i]);
+    const Vector c = alternate.even(down[0][1][i], down[1][1][i]), d = alternate.odd(down[0][1][i], down[1][1][i]);
+    numbers[4 * i] = a - c;
+    numbers[4 * i + 1] = b + c;
+    numbers[4 * i + 2] = c - b;
+    numbers[4 * i + 3] = b - d;
+  }
+}
+
+inline void transform_tiles(const float* x, int64_t width, const Place& place, const Alternate& alternate, Vector* numbers) {
+  (place.all ? transform_tiles<true> : transform_tiles<false>)(x, width, place, alternate, numbers);
+}
+
+// The tiles of rows [begin, end) of `seen`. What a vector writes beyond its tiles, the next overwrites.
+inline void see_tiles(const Convolution& c, const Frame& frame, const Tiles& tiles, bool gradient, const float* x, int64_t x_image,
+    int64_t begin, int64_t end, float* seen, float* scratch) {
+  const SeenTiles layout(c, tiles, gradient);
+  const Alternate alternate(tiles.short_rows ? tiles.columns : Vector::lanes / 2);
+  Place* places = reinterpret_cast<Place*>(scratch);
+  fill_places(c, frame, tiles, x_image, places);
+  const Place* last = places + tiles.vectors();
+  const int64_t map = c.H * c.W, part = layout.part;
+  for (int64_t row = begin; row < end; ++row) {
+    float* to = seen + row * layout.step;
+    Vector numbers[kParts];
+#if TWOFOLD_DEEP == 2
+    if (!gradient) {
+      const float *first = x + row * 2 * map, *second = first + map;
+      const bool alone = row * 2 + 1 == c.C;
+      for (const Place* place = places; place < last; ++place) {
+        Vector others[kParts];
+        transform_tiles(first, c.W, *place, alternate, numbers);
+        if (!alone) transform_tiles(second, c.W, *place, alternate, others);
+        TWOFOLD_UNROLL
+        for (int k = 0; k < kParts; ++k) store_pairs(numbers[k], alone ? Vector::zero() : others[k], to + k * part + place->tile);
+      }
+      continue;
+    }
+#endif
+    for (const Place* place = places; place < last; ++place) {
+      transform_tiles(x + row * map, c.W, *place, alternate, numbers);
+      TWOFOLD_UNROLL
+      for (int k = 0; k < kParts; ++k) store_numbers(numbers[k], to + k * part, place->tile);
+    }
+    for (int k = 0; k < kParts && gradient && tiles.count % kDeep; ++k) store_numbers(Vector::zero(), to + k * part, tiles.count);
   }
 }
 
