@@ -48,42 +48,49 @@ inline void transform_taps(const float* g, float* u, int64_t step) {
   }
 }
 
-// The taps of the filters f, f + 1, ... and one channel, lane by lane: to[k][lane]
-inline void gather_taps(const Convolution& c, const float* weight, bool turned, int64_t channel, int64_t f, float* to) {
-  constexpr int64_t L = Vector::lanes, kWhole = (9 + L - 1) / L * L;
-  const int64_t step = turned ? 9 : 9 * c.C, first = turned ? (channel * c.F + f) * 9 : (f * c.C + channel) * 9;
-  float square[kWhole * L];
-  if (f + L <= c.F && first + (L - 1) * step + kWhole <= 9 * c.C * c.F) {
-    for (int64_t n = 0; n < 9; n += L) transpose(weight + first + n, step, square + n * L, L);
-  } else {
-    fill_zero(square, 9 * L);
-    for (int64_t l = 0; l < smaller(L, c.F - f); ++l) {
-      for (int64_t k = 0; k < 9; ++k) square[k * L + l] = weight[first + l * step + k];
+// The taps of L channels from the first on, as far as there are any, and of the filters f, f + 1, ...: to[channel][tap][lane], 0 beyond
+inline void gather_taps(const Convolution& c, const float* weight, bool turned, int64_t first, int64_t f, float* to) {
+  constexpr int64_t L = Vector::lanes;
+  const int64_t channels = smaller(L, c.C - first), filters = smaller(L, c.F - f);
+  if (channels < L || filters < L) fill_zero(to, 9 * L * L);
+  if (!turned && channels == L && filters == L) {
+    for (int64_t n = 0; n < 9 * L; n += L) transpose(weight + (f * c.C + first) * 9 + n, c.C * 9, to + n * L, L);
+    return;
+  }
+  constexpr int64_t kWhole = (9 + L - 1) / L * L;
+  for (int64_t channel = 0; channel < channels; ++channel, to += 9 * L) {
+    const int64_t begin = (turned ? (first + channel) * c.F + f : f * c.C + first + channel) * 9;
+    if (turned && begin + (L - 1) * 9 + kWhole <= 9 * c.C * c.F && filters == L) {
+      float square[kWhole * L];
+      for (int64_t n = 0; n < 9; n += L) transpose(weight + begin + n, 9, square + n * L, L);
+      for (int64_t k = 0; k < 9; ++k) Vector::load(square + (8 - k) * L).store(to + k * L);
+      continue;
+    }
+    for (int64_t l = 0; l < filters; ++l) {
+      const float* from = weight + begin + l * (turned ? 9 : 9 * c.C);
+      for (int64_t k = 0; k < 9; ++k) to[k * L + l] = from[turned ? 8 - k : k];
     }
   }
-  for (int64_t k = 0; k < 9; ++k) Vector::load(square + (turned ? 8 - k : k) * L).store(to + k * L);
 }
 
 // Panels [begin, end) of the weights.
 void winograd_pack(const Convolution& c, const float* weight, const float* bias, bool turned, int64_t begin, int64_t end, float* packed) {
   constexpr int64_t L = Vector::lanes;
   const int64_t rows = parts(c.C, kDeep), part = weight_part(c, rows), filters = whole_lanes(c.F);
-  float taps[9 * L];
+  float taps[9 * L * L];
   for (int64_t f = begin * kPanel; f < smaller(end * kPanel, filters); f += L) {
     const int64_t panel = f / kPanel * kPanel, width = smaller(kPanel, filters - panel);
     float* block = packed + panel * rows + f % kPanel;
     for (int64_t row = 0; row < rows; ++row) {
-      gather_taps(c, weight, turned, row * kDeep, f, taps);
+      const int64_t channel = row * kDeep % L;
+      if (channel == 0) gather_taps(c, weight, turned, row * kDeep, f, taps);
 #if TWOFOLD_DEEP == 2
-      float first[kParts * L], second[kParts * L] = {};
-      transform_taps(taps, first, L);
-      if (row * 2 + 1 < c.C) {
-        gather_taps(c, weight, turned, row * 2 + 1, f, taps);
-        transform_taps(taps, second, L);
-      }
+      float first[kParts * L], second[kParts * L];
+      transform_taps(taps + channel * 9 * L, first, L);
+      transform_taps(taps + (channel + 1) * 9 * L, second, L);
       for (int k = 0; k < kParts; ++k) store_pairs(Vector::load(first + k * L), Vector::load(second + k * L), block + row * width + k * part);
 #else
-      transform_taps(taps, block + row * width, part);
+      transform_taps(taps + channel * 9 * L, block + row * width, part);
 #endif
     }
     for (int64_t l = 0; l < L; ++l) packed[kParts * part + f + l] = bias && f + l < c.F ? bias[f + l] : 0.0f;
@@ -192,33 +199,46 @@ void winograd_see_gradient(const Convolution& c, const Frame& frame, const float
   }
 }
 
-// dg = G' du G of the panels [begin, end)
+// G' du G of V lanes of filters: numbers of u lie `part` apart, taps L
+inline void transform_sums(const float* u, int64_t part, float* taps) {
+  constexpr int64_t L = Vector::lanes;
+  const Vector half = Vector::every(0.5f);
+  Vector rows[3][4];
+  TWOFOLD_UNROLL
+  for (int j = 0; j < 4; ++j) {
+    const Vector b = Vector::load(u + (4 + j) * part), d = Vector::load(u + (8 + j) * part);
+    rows[0][j] = Vector::load(u + j * part) + (b + d) * half;
+    rows[1][j] = (b - d) * half;
+    rows[2][j] = (b + d) * half + Vector::load(u + (12 + j) * part);
+  }
+  TWOFOLD_UNROLL
+  for (int i = 0; i < 3; ++i) {
+    const Vector ends = (rows[i][1] + rows[i][2]) * half;
+    (rows[i][0] + ends).store(taps + (3 * i) * L);
+    ((rows[i][1] - rows[i][2]) * half).store(taps + (3 * i + 1) * L);
+    (ends + rows[i][3]).store(taps + (3 * i + 2) * L);
+  }
+}
+
+// dweight of the panels [begin, end)
 void winograd_finish(const Convolution& c, const float* sums, int64_t begin, int64_t end, float* dweight) {
   constexpr int64_t L = Vector::lanes;
   const int64_t filters = whole_lanes(c.F), part = weight_part(c, c.C);
-  const Vector half = Vector::every(0.5f);
-  float taps[9 * L];
+  float taps[9 * L * L];
   for (int64_t f = begin * kPanel; f < smaller(end * kPanel, filters); f += L) {
     const int64_t panel = f / kPanel * kPanel, width = smaller(kPanel, filters - panel);
-    for (int64_t channel = 0; channel < c.C; ++channel) {
-      const float* u = sums + panel * c.C + channel * width + f % kPanel;
-      Vector rows[3][4];
-      TWOFOLD_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        const Vector b = Vector::load(u + (4 + j) * part), d = Vector::load(u + (8 + j) * part);
-        rows[0][j] = Vector::load(u + j * part) + (b + d) * half;
-        rows[1][j] = (b - d) * half;
-        rows[2][j] = (b + d) * half + Vector::load(u + (12 + j) * part);
+    for (int64_t first = 0; first < c.C; first += L) {
+      const int64_t channels = smaller(L, c.C - first), numbers = 9 * channels;
+      for (int64_t channel = 0; channel < channels; ++channel) {
+        transform_sums(sums + panel * c.C + (first + channel) * width + f % kPanel, part, taps + channel * 9 * L);
       }
-      TWOFOLD_UNROLL
-      for (int i = 0; i < 3; ++i) {
-        const Vector ends = (rows[i][1] + rows[i][2]) * half;
-        (rows[i][0] + ends).store(taps + (3 * i) * L);
-        ((rows[i][1] - rows[i][2]) * half).store(taps + (3 * i + 1) * L);
-        (ends + rows[i][3]).store(taps + (3 * i + 2) * L);
+      float* to = dweight + (f * c.C + first) * 9;
+      if (channels == L && f + L <= c.F) {
+        for (int64_t n = 0; n < numbers; n += L) transpose(taps + n * L, L, to + n, 9 * c.C);
+        continue;
       }
       for (int64_t l = 0; l < smaller(L, c.F - f); ++l) {
-        for (int k = 0; k < 9; ++k) dweight[((f + l) * c.C + channel) * 9 + k] = taps[k * L + l];
+        for (int64_t n = 0; n < numbers; ++n) to[l * 9 * c.C + n] = taps[n * L + l];
       }
     }
   }
