@@ -201,11 +201,11 @@ def test_what_does_not_fit_is_refused_before_memory_is_touched():
     x, weight = torch.zeros(1, 2, 6, 6), torch.ones(3, 2, 3, 3)
     operator = torch.ops.twofold.convolution.default
     for arguments, words in [
-        ((x.double(), weight, None, (4, 4, 3, 3, 1, 1, 0, 0, 1, 1), 1, False, 0), "contiguous float32"),
-        ((x, weight[:, :1].contiguous(), None, (4, 4, 3, 3, 1, 1, 0, 0, 1, 1), 1, False, 0), "do not fit"),
-        ((x, weight, None, (4, 4, 3, 3, 0, 1, 0, 0, 1, 1), 1, False, 0), "a size of 0 is out of range"),
-        ((x, weight, None, (4, 4, 3), 1, False, 0), "10 numbers"),
-        ((x, weight, None, (4, 4, 3, 3, 1, 1, 0, 0, 2, 1), 1, False, 2), "Winograd's algorithm needs 3x3 taps"),
+        ((x.double(), weight, None, (4, 4, 3, 3, 1, 1, 0, 0, 1, 1), 1, False, 0, False), "contiguous float32"),
+        ((x, weight[:, :1].contiguous(), None, (4, 4, 3, 3, 1, 1, 0, 0, 1, 1), 1, False, 0, False), "do not fit"),
+        ((x, weight, None, (4, 4, 3, 3, 0, 1, 0, 0, 1, 1), 1, False, 0, False), "a size of 0 is out of range"),
+        ((x, weight, None, (4, 4, 3), 1, False, 0, False), "10 numbers"),
+        ((x, weight, None, (4, 4, 3, 3, 1, 1, 0, 0, 2, 1), 1, False, 2, False), "Winograd's algorithm needs 3x3 taps"),
     ]:
         with pytest.raises(ValueError, match=words):
             operator(*arguments)

@@ -9,6 +9,7 @@ stride 1. PyTorch's own operator computes it with a stride, and the gradient of 
 import torch
 from torch import Tensor
 
+from twofold import kernels
 from twofold.kernels.fit import Window, geometry, obstacle
 
 CHOOSE, DIRECT, WINOGRAD = 0, 1, 2
@@ -25,6 +26,13 @@ def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Wi
     return obstacle(x_BCHW, weight_FCij, bias_F)
 
 
+def reduced_unfit() -> str:
+    """Why products of bfloat16 cannot be had, or ''."""
+    if not kernels.available():
+        return kernels.reason()
+    return "" if torch.ops.twofold.convolution_reduces() else "needs a processor with AVX512_BF16 (and kernels built by a compiler that knows it)"
+
+
 def forward(
     x_BCHW: Tensor,
     weight_FCij: Tensor,
@@ -34,20 +42,21 @@ def forward(
     *,
     relu: bool = False,
     algorithm: int = CHOOSE,
+    reduced: bool = False,
 ) -> Tensor:
-    """y_BFPQ, through ReLU where asked for."""
+    """y_BFPQ, through ReLU where asked for. reduced: the products may be of bfloat16."""
     numbers = geometry(window, x_BCHW.shape[2], x_BCHW.shape[3])
-    y: Tensor = torch.ops.twofold.convolution.default(x_BCHW, weight_FCij, bias_F, numbers, groups, relu, algorithm)
+    y: Tensor = torch.ops.twofold.convolution.default(x_BCHW, weight_FCij, bias_F, numbers, groups, relu, algorithm, reduced)
     return y
 
 
 def pooled(
-    x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window, relu: bool, with_winners: bool
+    x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window, relu: bool, with_winners: bool, *, reduced: bool = False
 ) -> tuple[Tensor, Tensor]:
     """(y_BFPQ, winner_BFPQ) of convolution, perhaps ReLU, and max pooling; the map between them is never written out."""
     numbers = geometry(window, x_BCHW.shape[2], x_BCHW.shape[3])
     y, winner = torch.ops.twofold.convolution_max_pool.default(
-        x_BCHW, weight_FCij, bias_F, numbers, relu, geometry(pool, numbers[0], numbers[1]), with_winners, CHOOSE
+        x_BCHW, weight_FCij, bias_F, numbers, relu, geometry(pool, numbers[0], numbers[1]), with_winners, CHOOSE, reduced
     )
     return y, winner
 
@@ -62,6 +71,7 @@ def backward(
     *,
     with_dx: bool = True,
     algorithm: int = CHOOSE,
+    reduced: bool = False,
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """(dx_BCHW, dweight_FCij, dbias_F); dx is None where it is not wanted."""
     dy, height, width = dy_BFPQ.contiguous(), x_BCHW.shape[2], x_BCHW.shape[3]
@@ -75,8 +85,8 @@ def backward(
             dy, x_BCHW, weight_FCij, filters, window.stride, sides, window.dilation, False, (0, 0), groups, theirs
         )
     if with_dx and dx_here:
-        dx = torch.ops.twofold.convolution_dx.default(dy, weight_FCij, numbers, groups, height, width, algorithm)
+        dx = torch.ops.twofold.convolution_dx.default(dy, weight_FCij, numbers, groups, height, width, algorithm, reduced)
     if dweight_here:
-        dweight, dbias = torch.ops.twofold.convolution_dweight.default(x_BCHW, dy, numbers, groups, has_bias, algorithm)
+        dweight, dbias = torch.ops.twofold.convolution_dweight.default(x_BCHW, dy, numbers, groups, has_bias, algorithm, reduced)
     assert dweight is not None
     return dx, dweight, dbias if has_bias else None

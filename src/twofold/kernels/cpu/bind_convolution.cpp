@@ -11,15 +11,13 @@
 #include <tuple>
 #include <vector>
 
-#include "dispatch.h"
+#include "winograd_plan.h"
 
 namespace twofold {
 namespace {
 
 constexpr int64_t kBlock = 1 << 16;   // floats of a block's frame and results: they stay in the second cache
-constexpr int64_t kTiles = 1 << 17;   // the same for tiles, which take more
 constexpr int64_t kMany = 24;         // channels and filters from which on Winograd's algorithm wins
-constexpr int64_t kWork = 3'000'000;  // multiply-adds that are worth waking a thread for: a sleeping one takes 0.1 ms
 
 // geometry: P Q kh kw sh sw top left dh dw, as for max_pool2d; the padding may be negative (the map is cropped).
 Convolution checked(int64_t C, int64_t F, int64_t H, int64_t W, at::IntArrayRef geometry) {
@@ -45,48 +43,6 @@ void check_maps(const at::Tensor& maps, const char* name) {
       "convolution: expected ", name, " to be contiguous float32 of four axes");
 }
 
-// How a batch is cut: so many images at once, or so many rows of one image.
-struct Cut {
-  int64_t batch, images, rows, bands;
-  Frame first;
-  int64_t blocks() const { return (batch + images - 1) / images * bands; }
-  Frame frame(const Convolution& c, int64_t block) const {
-    const int64_t row = block % bands * rows;
-    return Frame(c, std::min(images, batch - image(block)), row, std::min(rows, c.P - row));
-  }
-  int64_t image(int64_t block) const { return block / bands * images; }
-};
-
-// `rows` are rows of windows, or with Winograd's algorithm rows of tiles; a block has a whole number of `step` of them.
-Cut cut(const Convolution& c, int64_t batch, int64_t step, int64_t budget, const std::function<int64_t(const Frame&)>& size) {
-  int64_t images = 1, rows = c.P;
-  const int64_t one = size(Frame(c, 1, 0, c.P)), threads = at::get_num_threads();
-  if (one <= budget) {
-    images = std::clamp<int64_t>(budget / one, 1, std::max<int64_t>(1, (batch + threads - 1) / threads));
-  } else {
-    while (rows > step && size(Frame(c, 1, 0, rows)) > budget) rows = std::max(step, (rows + 1) / 2 / step * step);
-  }
-  return {batch, images, rows, (c.P + rows - 1) / rows, Frame(c, images, 0, rows)};
-}
-
-// Runs work(begin, end, part) over the blocks; as many parts as threads are worth waking, at most `most`.
-void share(const Convolution& c, const Cut& cut, const std::function<void(int64_t, int64_t, int64_t)>& work) {
-  const int64_t blocks = cut.blocks();
-  const double each = static_cast<double>(c.taps()) * static_cast<double>(c.F * cut.rows * c.Q * cut.images);
-  const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(kWork) / each));
-  at::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) { work(begin, end, at::get_thread_num()); });
-}
-
-struct Free {
-  void operator()(float* p) const { std::free(p); }
-};
-using Memory = std::unique_ptr<float[], Free>;
-
-Memory memory(int64_t floats) {
-  const size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + 63) / 64 * 64;
-  return Memory(static_cast<float*>(std::aligned_alloc(64, bytes)));
-}
-
 enum Algorithm : int64_t { kChoose = 0, kDirect = 1, kWinograd = 2 };
 
 bool can_winograd(const Convolution& c) { return c.kh == 3 && c.kw == 3 && c.sh == 1 && c.sw == 1 && c.dh == 1 && c.dw == 1; }
@@ -98,46 +54,41 @@ bool by_winograd(const Convolution& c, int64_t algorithm) {
   return algorithm == kWinograd || (algorithm == kChoose && can_winograd(c) && c.C >= kMany && c.F >= kMany && c.P > 1 && c.Q > 1);
 }
 
+const WinogradKernels& winograd_of(bool reduced) {
+  const WinogradKernels* found = winograd_kernels(reduced);
+  TORCH_CHECK_VALUE(found, "convolution: products of bfloat16 need a processor with AVX512_BF16; kernels.convolution.reduced_unfit() says so");
+  return *found;
+}
+
 // One convolution with its weights packed: blocks of rows can be computed one by one, in any order.
 class Correlation {
  public:
-  Correlation(const Convolution& c, int64_t batch, int64_t algorithm, int64_t step, const float* weight, const float* bias, bool turned)
-      : c_(c), winograd_(by_winograd(c, algorithm) && (step <= 2 || step >= c.P)), blocks(cuts(c, batch, winograd_, step)) {
+  Correlation(const Convolution& c, int64_t batch, int64_t algorithm, bool reduced, int64_t step, const float* weight, const float* bias, bool turned)
+      : c_(c), winograd_(by_winograd(c, algorithm) && (step <= 2 || step >= c.P) ? &winograd_of(reduced) : nullptr), blocks(cuts(c, batch, winograd_, step)) {
     const auto& direct = kernels().convolution;
-    const auto& winograd = kernels().winograd;
     if (!winograd_) {
       width_ = direct.by_width(c, blocks.first, false);
       packed_ = memory(direct.packed_size(c));
       direct.pack(c, weight, bias, turned, width_, packed_.get());
       return;
     }
-    packed_ = memory(winograd.packed_size(c));
-    const int64_t wide = 32, groups = (c.F + wide - 1) / wide;  // a whole number of blocks whatever the lanes
-    at::parallel_for(0, groups, std::max<int64_t>(1, kWork / (wide * c.C * 32)), [&](int64_t begin, int64_t end) {
-      const Memory taps = memory(9 * wide);
-      winograd.pack(c, weight, turned, begin * wide, end * wide, packed_.get(), taps.get());
-    });
-    winograd.bias(c, bias, packed_.get());
+    packed_ = pack_winograd(*winograd_, c, weight, bias, turned);
   }
-  Frame frame(int64_t block) const { return blocks.frame(winograd_ ? tiles(c_) : c_, block); }
+  Frame frame(int64_t block) const { return blocks.frame(winograd_ ? tiles_of(c_) : c_, block); }
   int64_t unit() const { return winograd_ ? 2 : 1; }  // rows of windows in a row of the frame
-  int64_t scratch() const { return winograd_ ? kernels().winograd.scratch(c_, blocks.first) : kernels().convolution.scratch(c_, blocks.first); }
+  int64_t scratch() const { return winograd_ ? winograd_floats(*winograd_, c_, blocks.first, false) : kernels().convolution.scratch(c_, blocks.first); }
   void run(const Frame& frame, const float* x, int64_t x_image, bool relu, float* y, int64_t y_image, int64_t y_map, float* scratch) const {
-    if (winograd_) return kernels().winograd.forward(c_, frame, x, x_image, packed_.get(), relu, y, y_image, y_map, scratch);
+    if (winograd_) return winograd_block(*winograd_, c_, frame, x, x_image, packed_.get(), relu, y, y_image, y_map, scratch);
     kernels().convolution.forward(c_, frame, width_, x, x_image, packed_.get(), relu, y, y_image, y_map, scratch);
   }
-  static Convolution tiles(const Convolution& c) {
-    return {c.C, c.F, c.H, c.W, (c.P + 1) / 2, (c.Q + 1) / 2, 4, 4, 2, 2, c.top, c.left, 1, 1};
-  }
-  static Cut cuts(const Convolution& c, int64_t batch, bool winograd, int64_t step) {
-    if (!winograd) return cut(c, batch, step, kBlock, [&](const Frame& frame) { return kernels().convolution.scratch(c, frame); });
-    const int64_t budget = std::max<int64_t>(kTiles, 56 * 20 * (c.C + c.F));
-    return cut(tiles(c), batch, step >= c.P ? c.P : 1, budget, [&](const Frame& frame) { return kernels().winograd.scratch(c, frame); });
+  static Cut cuts(const Convolution& c, int64_t batch, const WinogradKernels* winograd, int64_t step) {
+    if (!winograd) return cut(c, batch, step, kBlock, at::get_num_threads(), [&](const Frame& frame) { return kernels().convolution.scratch(c, frame); });
+    return cut_tiles(*winograd, c, batch, step >= c.P ? c.P : 1, false, false);
   }
 
  private:
   Convolution c_;
-  bool winograd_;
+  const WinogradKernels* winograd_;  // or none
 
  public:
   Cut blocks;
@@ -148,8 +99,10 @@ class Correlation {
 };
 
 void correlate(const Convolution& c, int64_t batch, const float* x, int64_t x_image, const float* weight, const float* bias, bool turned,
-    int64_t algorithm, bool relu, float* y, int64_t y_image) {
-  const Correlation correlation(c, batch, algorithm, 1, weight, bias, turned);
+    int64_t algorithm, bool reduced, bool relu, float* y, int64_t y_image) {
+  static const int64_t kFw = env("W_FW", int64_t{1} << 60);
+  if (by_winograd(c, algorithm) && c.C * c.F > kFw) return winograd_together(winograd_of(reduced), c, batch, x, x_image, weight, bias, turned, relu, y, y_image);
+  const Correlation correlation(c, batch, algorithm, reduced, 1, weight, bias, turned);
   share(c, correlation.blocks, [&](int64_t begin, int64_t end, int64_t) {
     const Memory scratch = memory(correlation.scratch());
     for (int64_t block = begin; block < end; ++block) {
@@ -162,41 +115,30 @@ void correlate(const Convolution& c, int64_t batch, const float* x, int64_t x_im
 }
 
 void add_weight_gradient(const Convolution& c, int64_t batch, const float* x, int64_t x_image, const float* dy, int64_t dy_image,
-    int64_t algorithm, float* dweight, float* dbias) {
+    int64_t algorithm, bool reduced, float* dweight, float* dbias) {
+  if (by_winograd(c, algorithm)) return winograd_gradient(winograd_of(reduced), c, batch, x, x_image, dy, dy_image, dweight, dbias);
   const auto& direct = kernels().convolution;
-  const auto& winograd = kernels().winograd;
-  const bool tiled = by_winograd(c, algorithm);
-  const Cut blocks = Correlation::cuts(c, batch, tiled, 1);
-  const bool width = !tiled && direct.by_width(c, blocks.first, true);
-  const int64_t size = tiled ? winograd.sums_size(c) : direct.sums_size(c, width);
-  const int64_t parts = std::min<int64_t>(at::get_num_threads(), blocks.blocks());
+  const Cut blocks = Correlation::cuts(c, batch, nullptr, 1);
+  const bool width = direct.by_width(c, blocks.first, true);
+  const int64_t size = direct.sums_size(c, width), parts = std::min<int64_t>(at::get_num_threads(), blocks.blocks());
   const Memory sums = memory(parts * size);
   std::fill_n(sums.get(), parts * size, 0.0f);
   share(c, blocks, [&](int64_t begin, int64_t end, int64_t part) {
-    const Memory scratch = memory(tiled ? winograd.scratch(c, blocks.first) : direct.scratch(c, blocks.first));
+    const Memory scratch = memory(direct.scratch(c, blocks.first));
     for (int64_t block = begin; block < end; ++block) {
       const int64_t image = blocks.image(block);
-      const float *from = x + image * x_image, *d = dy + image * dy_image;
-      if (tiled) {
-        const Frame frame = blocks.frame(Correlation::tiles(c), block);
-        winograd.weight_gradient(c, frame, from, x_image, d + frame.row * 2 * c.Q, dy_image, sums.get() + part * size, scratch.get());
-      } else {
-        direct.weight_gradient(c, blocks.frame(c, block), width, from, x_image, d, dy_image, sums.get() + part * size, scratch.get());
-      }
+      direct.weight_gradient(c, blocks.frame(c, block), width, x + image * x_image, x_image, dy + image * dy_image, dy_image,
+          sums.get() + part * size, scratch.get());
     }
   });
   for (int64_t part = 1; part < parts; ++part) {
     for (int64_t n = 0; n < size; ++n) sums[n] += sums[part * size + n];
   }
-  if (tiled) {
-    winograd.finish(c, sums.get(), dweight, dbias);
-  } else {
-    direct.finish(c, width, sums.get(), dweight, dbias);
-  }
+  direct.finish(c, width, sums.get(), dweight, dbias);
 }
 
 at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, at::IntArrayRef geometry,
-    int64_t groups, bool relu, int64_t algorithm) {
+    int64_t groups, bool relu, int64_t algorithm, bool reduced) {
   check_maps(x, "x");
   check_maps(weight, "weight");
   const Convolution c = checked(x.size(1) / groups, weight.size(0) / groups, x.size(2), x.size(3), geometry);
@@ -204,35 +146,38 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const std:
   const int64_t batch = x.size(0), filters = weight.size(0);
   const at::Tensor y = at::empty({batch, filters, c.P, c.Q}, x.options());
   if (!batch) return y;
+  if (env("W_HUGE", 1)) expect_large_pages(y);
   const float *from = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
   float* to = y.mutable_data_ptr<float>();
   for (int64_t g = 0; g < groups; ++g) {
     correlate(c, batch, from + g * c.C * c.H * c.W, x.size(1) * c.H * c.W, w + g * c.F * c.taps(), b ? b + g * c.F : nullptr, false,
-        algorithm, relu, to + g * c.F * c.P * c.Q, filters * c.P * c.Q);
+        algorithm, reduced, relu, to + g * c.F * c.P * c.Q, filters * c.P * c.Q);
   }
   return y;
 }
 
 at::Tensor convolution_dx(const at::Tensor& dy, const at::Tensor& weight, at::IntArrayRef geometry, int64_t groups, int64_t H, int64_t W,
-    int64_t algorithm) {
+    int64_t algorithm, bool reduced) {
   check_maps(dy, "dy");
   check_maps(weight, "weight");
   const Convolution c = checked(weight.size(1), weight.size(0) / groups, H, W, geometry), t = turned(c);
   const int64_t batch = dy.size(0), channels = c.C * groups;
   const at::Tensor dx = at::empty({batch, channels, H, W}, dy.options());
   if (!batch) return dx;
+  if (env("W_HUGE", 1)) expect_large_pages(dx);
   const float *from = dy.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   float* to = dx.mutable_data_ptr<float>();
   for (int64_t g = 0; g < groups; ++g) {
-    correlate(t, batch, from + g * c.F * c.P * c.Q, dy.size(1) * c.P * c.Q, w + g * c.F * c.taps(), nullptr, true, algorithm, false,
+    correlate(t, batch, from + g * c.F * c.P * c.Q, dy.size(1) * c.P * c.Q, w + g * c.F * c.taps(), nullptr, true, algorithm, reduced, false,
         to + g * c.C * H * W, channels * H * W);
   }
   return dx;
 }
 
 std::tuple<at::Tensor, at::Tensor> convolution_dweight(
-    const at::Tensor& x, const at::Tensor& dy, at::IntArrayRef geometry, int64_t groups, bool with_bias, int64_t algorithm) {
+    const at::Tensor& x, const at::Tensor& dy, at::IntArrayRef geometry, int64_t groups, bool with_bias, int64_t algorithm,
+    bool reduced) {
   check_maps(x, "x");
   check_maps(dy, "dy");
   const Convolution c = checked(x.size(1) / groups, dy.size(1) / groups, x.size(2), x.size(3), geometry);
@@ -244,7 +189,7 @@ std::tuple<at::Tensor, at::Tensor> convolution_dweight(
   const float *from = x.const_data_ptr<float>(), *d = dy.const_data_ptr<float>();
   for (int64_t g = 0; g < groups; ++g) {
     add_weight_gradient(c, batch, from + g * c.C * c.H * c.W, x.size(1) * c.H * c.W, d + g * c.F * c.P * c.Q, dy.size(1) * c.P * c.Q,
-        algorithm, dweight.mutable_data_ptr<float>() + g * c.F * c.taps(), with_bias ? dbias.mutable_data_ptr<float>() + g * c.F : nullptr);
+        algorithm, reduced, dweight.mutable_data_ptr<float>() + g * c.F * c.taps(), with_bias ? dbias.mutable_data_ptr<float>() + g * c.F : nullptr);
   }
   return {dweight, dbias};
 }
@@ -259,7 +204,7 @@ Window pool_window(const Convolution& c, at::IntArrayRef g) {
 // y = max pool(relu(convolution(x))), a block at a time: the map before the pool never leaves the cache.
 std::tuple<at::Tensor, at::Tensor> convolution_max_pool(const at::Tensor& x, const at::Tensor& weight,
     const std::optional<at::Tensor>& bias, at::IntArrayRef geometry, bool relu, at::IntArrayRef pool, bool with_winners,
-    int64_t algorithm) {
+    int64_t algorithm, bool reduced) {
   check_maps(x, "x");
   check_maps(weight, "weight");
   const Convolution c = checked(x.size(1), weight.size(0), x.size(2), x.size(3), geometry);
@@ -272,7 +217,7 @@ std::tuple<at::Tensor, at::Tensor> convolution_max_pool(const at::Tensor& x, con
   if (!maps) return {y, winner};
   const bool apart = w.kh == w.sh && w.dh == 1 && w.top == 0 && w.P * w.kh <= c.P;  // bands of rows can be pooled one by one
   const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
-  const Correlation correlation(c, batch, algorithm, apart ? w.kh : c.P, weight.const_data_ptr<float>(), b, false);
+  const Correlation correlation(c, batch, algorithm, reduced, apart ? w.kh : c.P, weight.const_data_ptr<float>(), b, false);
   const Cut& blocks = correlation.blocks;
   const int64_t unit = correlation.unit(), channels = c.C * c.H * c.W;
   const float* from = x.const_data_ptr<float>();
@@ -306,10 +251,11 @@ std::tuple<at::Tensor, at::Tensor> convolution_max_pool(const at::Tensor& x, con
 }  // namespace twofold
 
 TORCH_LIBRARY_FRAGMENT(twofold, m) {
-  m.def("convolution(Tensor x, Tensor weight, Tensor? bias, int[] geometry, int groups, bool relu, int algorithm) -> Tensor");
-  m.def("convolution_dx(Tensor dy, Tensor weight, int[] geometry, int groups, int height, int width, int algorithm) -> Tensor");
-  m.def("convolution_max_pool(Tensor x, Tensor weight, Tensor? bias, int[] geometry, bool relu, int[] pool, bool with_winners, int algorithm) -> (Tensor, Tensor)");
-  m.def("convolution_dweight(Tensor x, Tensor dy, int[] geometry, int groups, bool bias, int algorithm) -> (Tensor, Tensor)");
+  m.def("convolution_reduces() -> bool", [] { return twofold::winograd_kernels(true) != nullptr; });
+  m.def("convolution(Tensor x, Tensor weight, Tensor? bias, int[] geometry, int groups, bool relu, int algorithm, bool reduced) -> Tensor");
+  m.def("convolution_dx(Tensor dy, Tensor weight, int[] geometry, int groups, int height, int width, int algorithm, bool reduced) -> Tensor");
+  m.def("convolution_max_pool(Tensor x, Tensor weight, Tensor? bias, int[] geometry, bool relu, int[] pool, bool with_winners, int algorithm, bool reduced) -> (Tensor, Tensor)");
+  m.def("convolution_dweight(Tensor x, Tensor dy, int[] geometry, int groups, bool bias, int algorithm, bool reduced) -> (Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(twofold, CPU, m) {

@@ -3,8 +3,6 @@
 namespace twofold {
 namespace TWOFOLD_SET {
 
-constexpr int64_t kFilterVectors = 2, kTileWindows = Vector::registers == 32 ? 14 : 6, kTileTaps = Vector::registers == 32 ? 12 : 5;
-
 struct FilterTile {
   const float* x;         // the first window of the tile in the frame
   const int64_t* offset;  // of every tap

@@ -6,13 +6,6 @@ namespace TWOFOLD_SET {
 constexpr int64_t kWidthFilters = 6, kWidthVectors = Vector::registers == 32 ? 4 : 2;
 constexpr int64_t kSumFilters = Vector::registers == 32 ? 6 : 3, kSumTaps = Vector::registers == 32 ? 4 : 3;
 
-// How many filters the block that begins at f holds: all blocks alike, or one less.
-inline int64_t block_of(int64_t f, int64_t filters, int64_t most) {
-  const int64_t blocks = parts(filters, most), left = filters - f;
-  const int64_t size = parts(filters, blocks);
-  return smaller(left, size);
-}
-
 struct WidthTile {
   const float* x;         // window n of the frame
   const int64_t* offset;  // of every tap

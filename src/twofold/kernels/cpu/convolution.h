@@ -49,24 +49,6 @@ int64_t scratch_size(const Convolution& c, const Frame& frame) {
   return frame_size(c, frame) + larger(width, filters) + 2 * c.taps();
 }
 
-// [window][filters] -> [filter][windows], maps y_step apart
-inline void to_maps(const float* from, int64_t filters, int64_t windows, int64_t real_filters, float* y, int64_t y_step) {
-  constexpr int64_t L = Vector::lanes;
-  float square[L * L];
-  for (int64_t f = 0; f < real_filters; f += L) {
-    for (int64_t n = 0; n < windows; n += L) {
-      if (f + L <= real_filters && n + L <= windows) {
-        transpose(from + n * filters + f, filters, y + f * y_step + n, y_step);
-        continue;
-      }
-      transpose(from + n * filters + f, filters, square, L);  // there is room beyond the last window
-      for (int64_t i = 0; i < smaller(L, real_filters - f); ++i) {
-        Vector::load(square + i * L).store(y + (f + i) * y_step + n, smaller(L, windows - n));
-      }
-    }
-  }
-}
-
 void forward(const Convolution& c, const Frame& frame, bool along_width, const float* x, int64_t x_image, const float* packed,
     bool relu, float* y, int64_t y_image, int64_t y_map, float* scratch) {
   int64_t* offset = reinterpret_cast<int64_t*>(scratch);
@@ -99,31 +81,6 @@ inline int64_t weight_sums(const Convolution& c, bool along_width) {
 }
 
 int64_t sums_size(const Convolution& c, bool along_width) { return weight_sums(c, along_width) + c.F; }
-
-inline float sum_of(const float* from, int64_t count) {
-  Vector sum = Vector::zero();
-  for (int64_t n = 0; n < count; n += Vector::lanes) sum = sum + Vector::load(from + n, count - n);
-  return sum.sum();
-}
-
-// [filter][windows], maps dy_step apart -> [window][filters], 0 in the filters that are none
-inline void from_maps(const float* dy, int64_t dy_step, int64_t windows, int64_t real_filters, int64_t filters, float* to) {
-  constexpr int64_t L = Vector::lanes;
-  float square[L * L];
-  for (int64_t f = 0; f < filters; f += L) {
-    for (int64_t n = 0; n < windows; n += L) {
-      if (f + L <= real_filters && n + L <= windows) {
-        transpose(dy + f * dy_step + n, dy_step, to + n * filters + f, filters);
-        continue;
-      }
-      fill_zero(square, L * L);
-      for (int64_t i = 0; i < smaller(L, real_filters - f); ++i) {
-        Vector::load(dy + (f + i) * dy_step + n, smaller(L, windows - n)).store(square + i * L);
-      }
-      transpose(square, L, to + n * filters + f, filters);  // there is room beyond the last window
-    }
-  }
-}
 
 void weight_gradient(const Convolution& c, const Frame& frame, bool along_width, const float* x, int64_t x_image, const float* dy,
     int64_t dy_image, float* sums, float* scratch) {

@@ -47,19 +47,38 @@ struct ConvolutionKernels {
   void (*where_positive)(const float* y, const float* d, float* to, int64_t count);
 };
 
-// The same by Winograd's algorithm (winograd.h): 3x3 taps, stride 1, dilation 1. Frames are frames of tiles of 2x2 windows.
-struct WinogradKernels {
-  int64_t (*packed_size)(const Convolution&);
-  // Packs the filters begin..end, whole blocks of 2 vectors; `taps` holds 9 blocks.
-  void (*pack)(const Convolution&, const float* weight, bool turned, int64_t begin, int64_t end, float* packed, float* taps);
-  void (*bias)(const Convolution&, const float* bias, float* packed);
-  int64_t (*scratch)(const Convolution&, const Frame&);
-  void (*forward)(const Convolution&, const Frame&, const float* x, int64_t x_image, const float* packed, bool relu, float* y,
-      int64_t y_image, int64_t y_map, float* scratch);
-  int64_t (*sums_size)(const Convolution&);
-  void (*weight_gradient)(const Convolution&, const Frame&, const float* x, int64_t x_image, const float* dy, int64_t dy_image,
-      float* sums, float* scratch);
-  void (*finish)(const Convolution&, const float* sums, float* dweight, float* dbias);
+// What a block takes, in floats; and how many items its stages can be split into: cells of channels, panels of filters.
+struct WinogradSizes {
+  int64_t cells, panels, seen, products, scratch;
+  static constexpr int64_t parts = 16;
 };
+
+// The same by Winograd's algorithm (winograd.h): 3x3 taps, stride 1, dilation 1. Frames are frames of tiles of 2x2 windows. The stages
+// of a block take their items [begin, end), in any order: seeing the cells, the products (16 times as many as panels), then the panels.
+struct WinogradKernels {
+  WinogradSizes (*sizes)(const Convolution&, const Frame&, bool gradient);
+  int64_t (*packed_size)(const Convolution&);
+  void (*pack)(const Convolution&, const float* weight, const float* bias, bool turned, int64_t begin, int64_t end, float* packed);
+  void (*see)(const Convolution&, const Frame&, bool gradient, const float* x, int64_t x_image, int64_t begin, int64_t end, float* seen,
+      float* scratch);
+  void (*multiply)(const Convolution&, const Frame&, const float* seen, const float* packed, int64_t begin, int64_t end, float* products);
+  void (*put)(const Convolution&, const Frame&, const float* products, const float* packed, bool relu, float* y, int64_t y_image,
+      int64_t y_map, int64_t begin, int64_t end, float* scratch);
+  // The gradient of the weights: dy is seen, too (and its sums added to dbias, unless that is null); the products are added to the
+  // sums, or begin them where those are fresh.
+  int64_t (*sums_size)(const Convolution&);
+  void (*see_gradient)(const Convolution&, const Frame&, const float* dy, int64_t dy_image, int64_t begin, int64_t end, float* products,
+      float* dbias, float* scratch);
+  void (*add_products)(const Convolution&, const Frame&, const float* seen, const float* products, int64_t begin, int64_t end, bool fresh,
+      float* sums);
+  void (*finish)(const Convolution&, const float* sums, int64_t begin, int64_t end, float* dweight);
+};
+
+// The same with products of numbers rounded to bfloat16, summed in float32: where the compiler knows the instruction. Whether the
+// processor does, the caller asks.
+#if defined(__x86_64__) && ((defined(__clang__) && __clang_major__ >= 11) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
+#define TWOFOLD_BF16 1
+const WinogradKernels& avx512bf16_winograd();
+#endif
 
 }  // namespace twofold

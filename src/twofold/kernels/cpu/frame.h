@@ -8,6 +8,13 @@ inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 inline int64_t whole_lanes(int64_t n) { return parts(n, Vector::lanes) * Vector::lanes; }
 
+// How many filters the block that begins at f holds: all blocks alike, or one less.
+inline int64_t block_of(int64_t f, int64_t filters, int64_t most) {
+  const int64_t blocks = parts(filters, most), left = filters - f;
+  const int64_t size = parts(filters, blocks);
+  return smaller(left, size);
+}
+
 inline void fill_zero(float* begin, int64_t count) { __builtin_memset(begin, 0, static_cast<uint64_t>(count) * sizeof(float)); }
 
 // A row of numbers that begins at `start`, outside or inside a row of the map of `width`, and takes every step-th.

@@ -26,6 +26,7 @@ struct Vector {
   void store(float* p, int64_t n) const { _mm512_mask_storeu_ps(p, mask(n), value); }
   static Vector load(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(mask(n), p)}; }
   static Vector load(const float* p, int64_t begin, int64_t end) { return {_mm512_maskz_loadu_ps(mask(end) & ~mask(begin), p)}; }
+  static Vector load_where(const float* p, uint32_t bits) { return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(bits), p)}; }
   static __mmask16 mask(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
   void add_product(Vector a, Vector b) { value = _mm512_fmadd_ps(a.value, b.value, value); }
   Vector operator+(Vector other) const { return {_mm512_add_ps(value, other.value)}; }
@@ -33,8 +34,6 @@ struct Vector {
   Vector operator*(Vector other) const { return {_mm512_mul_ps(value, other.value)}; }
   Vector positive() const { return {_mm512_max_ps(_mm512_setzero_ps(), value)}; }  // the second operand, where one is NaN
   Vector where_positive(Vector y) const { return {_mm512_maskz_mov_ps(~_mm512_cmp_ps_mask(y.value, _mm512_setzero_ps(), _CMP_LE_OS), value)}; }
-  // Those whose bit is set, moved together.
-  Vector together(uint32_t bits) const { return {_mm512_maskz_compress_ps(static_cast<__mmask16>(bits), value)}; }
   Vector first(int64_t n) const { return {_mm512_maskz_mov_ps(mask(n), value)}; }  // 0 beyond the first n
   float sum() const { return _mm512_reduce_add_ps(value); }
 };
@@ -62,6 +61,20 @@ inline void transpose(const float* from, int64_t from_step, float* to, int64_t t
     _mm512_storeu_ps(to + (i + 12) * to_step, _mm512_shuffle_f32x4(b, d, 0xdd));
   }
 }
+
+// Every other number of the first 2 n of a, then of b.
+struct Alternate {
+  static constexpr bool any = true;  // n may be less than half the lanes
+  __m512i first, second;
+  explicit Alternate(int64_t n) {
+    int32_t at[16];
+    for (int32_t l = 0; l < 16; ++l) at[l] = l < n ? 2 * l : 16 | (2 * (l - static_cast<int32_t>(n)) & 15);
+    first = _mm512_loadu_si512(at);
+    second = _mm512_add_epi32(first, _mm512_set1_epi32(1));
+  }
+  Vector even(Vector a, Vector b) const { return {_mm512_permutex2var_ps(a.value, first, b.value)}; }
+  Vector odd(Vector a, Vector b) const { return {_mm512_permutex2var_ps(a.value, second, b.value)}; }
+};
 #elif TWOFOLD_LANES == 8
 struct Vector {
   static constexpr int lanes = 8, registers = 16;
@@ -80,6 +93,10 @@ struct Vector {
   static Vector load(const float* p, int64_t begin, int64_t end) {
     return {_mm256_maskload_ps(p, _mm256_andnot_si256(mask(begin), mask(end)))};
   }
+  static Vector load_where(const float* p, uint32_t bits) {
+    const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), all = _mm256_set1_epi32(static_cast<int>(bits));
+    return {_mm256_maskload_ps(p, _mm256_cmpeq_epi32(_mm256_and_si256(all, lane), lane))};
+  }
   static __m256i mask(int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n > 8 ? 8 : n < 0 ? 0 : static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
@@ -89,21 +106,20 @@ struct Vector {
   Vector operator*(Vector other) const { return {_mm256_mul_ps(value, other.value)}; }
   Vector positive() const { return {_mm256_max_ps(_mm256_setzero_ps(), value)}; }
   Vector where_positive(Vector y) const { return {_mm256_andnot_ps(_mm256_cmp_ps(y.value, _mm256_setzero_ps(), _CMP_LE_OS), value)}; }
-  Vector together(uint32_t bits) const {
-    float from[8], to[8] = {};
-    store(from);
-    int n = 0;
-    for (int l = 0; l < 8; ++l) {
-      if (bits >> l & 1) to[n++] = from[l];
-    }
-    return load(to);
-  }
   Vector first(int64_t n) const { return {_mm256_and_ps(value, _mm256_castsi256_ps(mask(n)))}; }
   float sum() const {
     const __m128 half = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
     const __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps(pair, pair, 1)));
   }
+};
+
+struct Alternate {
+  static constexpr bool any = false;
+  explicit Alternate(int64_t) {}
+  static __m256 ordered(__m256 v) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8)); }
+  Vector even(Vector a, Vector b) const { return {ordered(_mm256_shuffle_ps(a.value, b.value, 0x88))}; }
+  Vector odd(Vector a, Vector b) const { return {ordered(_mm256_shuffle_ps(a.value, b.value, 0xdd))}; }
 };
 #else
 struct Vector {
@@ -133,6 +149,13 @@ struct Vector {
     }
     return v;
   }
+  static Vector load_where(const float* p, uint32_t bits) {
+    Vector v = zero();
+    for (int l = 0; l < 4; ++l) {
+      if (bits >> l & 1) v.value[l] = p[l];
+    }
+    return v;
+  }
   void add_product(Vector a, Vector b) {
     for (int l = 0; l < 4; ++l) value[l] += a.value[l] * b.value[l];
   }
@@ -155,16 +178,15 @@ struct Vector {
     for (int l = 0; l < 4; ++l) d.value[l] = y.value[l] <= 0.0f ? 0.0f : d.value[l];
     return d;
   }
-  Vector together(uint32_t bits) const {
-    Vector v = zero();
-    int n = 0;
-    for (int l = 0; l < 4; ++l) {
-      if (bits >> l & 1) v.value[n++] = value[l];
-    }
-    return v;
-  }
   Vector first(int64_t n) const { return load(value, 0, n); }
   float sum() const { return (value[0] + value[2]) + (value[1] + value[3]); }
+};
+
+struct Alternate {
+  static constexpr bool any = false;
+  explicit Alternate(int64_t) {}
+  Vector even(Vector a, Vector b) const { return {{a.value[0], a.value[2], b.value[0], b.value[2]}}; }
+  Vector odd(Vector a, Vector b) const { return {{a.value[1], a.value[3], b.value[1], b.value[3]}}; }
 };
 #endif
 

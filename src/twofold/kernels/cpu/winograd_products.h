@@ -1,0 +1,156 @@
+// The 16 matrix products of Winograd's algorithm, tile by tile of registers; see winograd_tiles.h for what lies where.
+
+namespace twofold {
+namespace TWOFOLD_SET {
+
+// Forward: T tiles by V vectors of filters, summed over the cells of channels.
+template <int T, int V>
+void product_tile(const float* seen, int64_t step, const float* weight, int64_t rows, float* to) {
+  Vector sum[T][V];
+  TWOFOLD_UNROLL
+  for (int t = 0; t < T; ++t) {
+    TWOFOLD_UNROLL
+    for (int v = 0; v < V; ++v) sum[t][v] = Vector::zero();
+  }
+  for (int64_t row = 0; row < rows; ++row, seen += step, weight += V * Vector::lanes) {
+    Vector w[V];
+    TWOFOLD_UNROLL
+    for (int v = 0; v < V; ++v) w[v] = Vector::load(weight + v * Vector::lanes);
+    TWOFOLD_UNROLL
+    for (int t = 0; t < T; ++t) {
+      const Vector cell = Vector::every(seen[t]);
+      TWOFOLD_UNROLL
+      for (int v = 0; v < V; ++v) add_cells(sum[t][v], cell, w[v]);
+    }
+  }
+  TWOFOLD_UNROLL
+  for (int t = 0; t < T; ++t) {
+    TWOFOLD_UNROLL
+    for (int v = 0; v < V; ++v) sum[t][v].store(to + (t * V + v) * Vector::lanes);
+  }
+}
+
+using ProductTile = void (*)(const float*, int64_t, const float*, int64_t, float*);
+
+template <int V>
+inline ProductTile product_tile_of(int64_t tiles) {
+  switch (tiles) {
+    case 1: return product_tile<1, V>;
+    case 2: return product_tile<2, V>;
+    case 3: return product_tile<3, V>;
+    case 4: return product_tile<4, V>;
+    case 5: return product_tile<5, V>;
+    case 6: return product_tile<6, V>;
+#if TWOFOLD_LANES == 16
+    case 7: return product_tile<7, V>;
+    case 8: return product_tile<8, V>;
+    case 9: return product_tile<9, V>;
+    case 10: return product_tile<10, V>;
+    case 11: return product_tile<11, V>;
+    case 12: return product_tile<12, V>;
+    case 13: return product_tile<13, V>;
+    default: return product_tile<14, V>;
+#else
+    default: return nullptr;
+#endif
+  }
+}
+
+// The gradient: CB channels by V vectors of filters, summed over the cells of tiles and added to sums [channel][V lanes], unless they
+// are fresh: then they hold nothing yet.
+template <int CB, int V>
+void sum_tile(const float* seen, int64_t step, const float* d, int64_t cells, bool fresh, float* sums) {
+  constexpr int kThirds = (CB + 2) / 3;
+  Vector sum[CB][V];
+  const float* third[kThirds];  // every third channel: one register each, and one for the step, serve them all
+  TWOFOLD_UNROLL
+  for (int t = 0; t < kThirds; ++t) third[t] = seen + 3 * t * step;
+  TWOFOLD_UNROLL
+  for (int n = 0; n < CB; ++n) {
+    TWOFOLD_UNROLL
+    for (int v = 0; v < V; ++v) sum[n][v] = fresh ? Vector::zero() : Vector::load(sums + (n * V + v) * Vector::lanes);
+  }
+  for (int64_t cell = 0; cell < cells; ++cell, d += V * Vector::lanes) {
+    Vector w[V];
+    TWOFOLD_UNROLL
+    for (int v = 0; v < V; ++v) w[v] = Vector::load(d + v * Vector::lanes);
+    TWOFOLD_UNROLL
+    for (int n = 0; n < CB; ++n) {
+      const Vector x = Vector::every(third[n / 3][n % 3 * step]);
+      TWOFOLD_UNROLL
+      for (int v = 0; v < V; ++v) add_cells(sum[n][v], x, w[v]);
+    }
+    TWOFOLD_UNROLL
+    for (int t = 0; t < kThirds; ++t) ++third[t];
+  }
+  TWOFOLD_UNROLL
+  for (int n = 0; n < CB; ++n) {
+    TWOFOLD_UNROLL
+    for (int v = 0; v < V; ++v) sum[n][v].store(sums + (n * V + v) * Vector::lanes);
+  }
+}
+
+using SumTile = void (*)(const float*, int64_t, const float*, int64_t, bool, float*);
+
+template <int V>
+inline SumTile sum_tile_of(int64_t channels) {
+  switch (channels) {
+    case 1: return sum_tile<1, V>;
+    case 2: return sum_tile<2, V>;
+    case 3: return sum_tile<3, V>;
+    case 4: return sum_tile<4, V>;
+    case 5: return sum_tile<5, V>;
+#if TWOFOLD_LANES == 16
+    case 6: return sum_tile<6, V>;
+    case 7: return sum_tile<7, V>;
+    case 8: return sum_tile<8, V>;
+    case 9: return sum_tile<9, V>;
+    case 10: return sum_tile<10, V>;
+    case 11: return sum_tile<11, V>;
+    default: return sum_tile<12, V>;
+#else
+    default: return nullptr;
+#endif
+  }
+}
+
+// TileProducts [begin, end), numbered (part, panel).
+void winograd_products(const Convolution& c, const Frame& frame, const float* seen, const float* packed, int64_t begin, int64_t end,
+    float* products) {
+  const Tiles tiles(c, frame);
+  const SeenTiles layout(c, tiles, false);
+  const TileProducts to(tiles, false);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t k = item / tiles.panels, panel = item % tiles.panels, width = tiles.width(panel);
+    const float* weight = packed + k * weight_part(c, layout.rows) + panel * kPanel * layout.rows;
+    float* product = products + k * to.part + panel * kPanel * tiles.count;
+    for (int64_t t = 0; t < tiles.count;) {
+      const int64_t count = block_of(t, tiles.count, kTileWindows);
+      const ProductTile tile = width == kPanel ? product_tile_of<2>(count) : product_tile_of<1>(count);
+      tile(seen + k * layout.part + t, layout.step, weight, layout.rows, product + t * width);
+      t += count;
+    }
+  }
+}
+
+// The same of the gradient of the weights: sums += seen products, or sums = where they are fresh
+void winograd_sum_products(const Convolution& c, const Frame& frame, const float* seen, const float* products, int64_t begin, int64_t end,
+    bool fresh, float* sums) {
+  const Tiles tiles(c, frame);
+  const SeenTiles layout(c, tiles, true);
+  const TileProducts from(tiles, true);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t k = item / tiles.panels, panel = item % tiles.panels, width = tiles.width(panel);
+    const float* d = products + k * from.part + panel * kPanel * from.tiles;
+    float* sum = sums + k * weight_part(c, c.C) + panel * kPanel * c.C;
+    for (int64_t channel = 0; channel < c.C;) {
+      const int64_t count = block_of(channel, c.C, kTileTaps);
+      const SumTile tile = width == kPanel ? sum_tile_of<2>(count) : sum_tile_of<1>(count);
+      tile(seen + k * layout.part + channel * layout.step, layout.step, d, from.tiles, fresh, sum + channel * width);
+      channel += count;
+    }
+  }
+}
+
+}  // namespace TWOFOLD_SET
+}  // namespace twofold
