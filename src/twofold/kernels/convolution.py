@@ -3,7 +3,7 @@
 Two ways to fill the lanes: along the width, for few filters, and over the filters, for many. Both write the padding out, so that no
 tap asks whether it is inside, and leave out rows of taps that see padding alone. With 3x3 taps, stride 1 and many channels Winograd's
 algorithm saves more than half of the multiplications. The gradient of the input is the same computation with the kernel turned, for
-stride 1. PyTorch's own operator computes it with a stride, and the gradient of weights that are too many to be held per thread.
+stride 1. PyTorch's own operator computes it with a stride, and the gradient of very many weights where Winograd's algorithm cannot.
 """
 
 import torch
@@ -13,7 +13,7 @@ from twofold import kernels
 from twofold.kernels.fit import Window, geometry, obstacle
 
 CHOOSE, DIRECT, WINOGRAD = 0, 1, 2
-HELD = 1 << 15  # C F, above which the sums of a weight gradient leave the second cache
+HELD = 1 << 15  # C F, above which PyTorch's operator may compute the weight gradient (cpu/nodes.cpp)
 
 
 def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> str:
@@ -30,7 +30,11 @@ def reduced_unfit() -> str:
     """Why products of bfloat16 cannot be had, or ''."""
     if not kernels.available():
         return kernels.reason()
-    return "" if torch.ops.twofold.convolution_reduces() else "needs a processor with AVX512_BF16 (and kernels built by a compiler that knows it)"
+    return (
+        ""
+        if torch.ops.twofold.convolution_reduces()
+        else "needs a processor with AVX512_BF16 (and kernels built by a compiler that knows it)"
+    )
 
 
 def forward(
@@ -51,7 +55,15 @@ def forward(
 
 
 def pooled(
-    x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window, relu: bool, with_winners: bool, *, reduced: bool = False
+    x_BCHW: Tensor,
+    weight_FCij: Tensor,
+    bias_F: Tensor | None,
+    window: Window,
+    pool: Window,
+    relu: bool,
+    with_winners: bool,
+    *,
+    reduced: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(y_BFPQ, winner_BFPQ) of convolution, perhaps ReLU, and max pooling; the map between them is never written out."""
     numbers = geometry(window, x_BCHW.shape[2], x_BCHW.shape[3])
@@ -74,19 +86,8 @@ def backward(
     reduced: bool = False,
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """(dx_BCHW, dweight_FCij, dbias_F); dx is None where it is not wanted."""
-    dy, height, width = dy_BFPQ.contiguous(), x_BCHW.shape[2], x_BCHW.shape[3]
-    numbers = geometry(window, height, width)
-    dx_here, dweight_here = window.stride == (1, 1), weight_FCij.shape[0] * weight_FCij.shape[1] <= HELD
-    theirs = (with_dx and not dx_here, not dweight_here, not dweight_here and has_bias)
-    dx = dweight = dbias = None
-    if any(theirs):
-        filters, sides = [weight_FCij.shape[0]] if has_bias else None, window.padding[::2]
-        dx, dweight, dbias = torch.ops.aten.convolution_backward.default(
-            dy, x_BCHW, weight_FCij, filters, window.stride, sides, window.dilation, False, (0, 0), groups, theirs
-        )
-    if with_dx and dx_here:
-        dx = torch.ops.twofold.convolution_dx.default(dy, weight_FCij, numbers, groups, height, width, algorithm, reduced)
-    if dweight_here:
-        dweight, dbias = torch.ops.twofold.convolution_dweight.default(x_BCHW, dy, numbers, groups, has_bias, algorithm, reduced)
-    assert dweight is not None
-    return dx, dweight, dbias if has_bias else None
+    numbers = geometry(window, x_BCHW.shape[2], x_BCHW.shape[3])
+    dx, dweight, dbias = torch.ops.twofold.convolution_backward.default(
+        dy_BFPQ.contiguous(), x_BCHW, weight_FCij, numbers, groups, has_bias, with_dx, True, algorithm, reduced
+    )
+    return dx, dweight, dbias

@@ -17,11 +17,15 @@ def convolve(
     groups: int = 1,
     relu: bool = False,
     pool: Window | None = None,
+    reduced: bool = False,
 ) -> Tensor:
-    """y_BFPQ: convolution, perhaps through ReLU, perhaps through max pooling after it; the map between them is never written out."""
+    """y_BFPQ: convolution, perhaps through ReLU, perhaps through max pooling after it; the map between them is never written out.
+
+    reduced: the products may be of bfloat16, forward and backward.
+    """
     numbers = geometry(window, x_BCHW.shape[2], x_BCHW.shape[3])
     pooling = () if pool is None else geometry(pool, numbers[0], numbers[1])
-    y: Tensor = torch.ops.twofold.convolve.default(x_BCHW, weight_FCij, bias_F, numbers, groups, relu, pooling)
+    y: Tensor = torch.ops.twofold.convolve.default(x_BCHW, weight_FCij, bias_F, numbers, groups, relu, pooling, reduced)
     return y
 
 

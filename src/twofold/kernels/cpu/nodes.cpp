@@ -44,7 +44,8 @@ using torch::autograd::variable_list;
 using Numbers = std::vector<int64_t>;
 using Maybe = std::optional<Tensor>;
 
-constexpr int64_t kHeld = 1 << 15;  // C F, above which the sums of a weight gradient leave the second cache: PyTorch's operator then
+constexpr int64_t kHeld = 1 << 15;  // C F, above which the direct kernel's sums of a weight gradient leave the second cache
+constexpr int64_t kMany = 24;       // channels and filters from which on Winograd's algorithm serves (bind_convolution.cpp)
 
 // The operator of this name, found once. It is called beneath autograd.
 template <class Signature>
@@ -104,9 +105,9 @@ bool depthwise(const Tensor& x, const Tensor& weight, int64_t groups) { return g
 // (dx, dweight, dbias), undefined where not wanted. PyTorch's own operator computes what the kernels do not: dx with a stride, and the
 // gradient of weights that are too many to be held per thread.
 std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, at::IntArrayRef g,
-    int64_t groups, bool bias, bool with_dx, bool with_dweight, int64_t algorithm) {
-  using Dx = Tensor(const Tensor&, const Tensor&, at::IntArrayRef, int64_t, int64_t, int64_t, int64_t);
-  using Dweight = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, at::IntArrayRef, int64_t, bool, int64_t);
+    int64_t groups, bool bias, bool with_dx, bool with_dweight, int64_t algorithm, bool reduced) {
+  using Dx = Tensor(const Tensor&, const Tensor&, at::IntArrayRef, int64_t, int64_t, int64_t, int64_t, bool);
+  using Dweight = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, at::IntArrayRef, int64_t, bool, int64_t, bool);
   static const auto dx_of = operation<Dx>("twofold::convolution_dx");
   static const auto dweight_of = operation<Dweight>("twofold::convolution_dweight");
   if (algorithm == 0 && depthwise(x, weight, groups)) {
@@ -115,7 +116,10 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& dy, const 
     auto [dx, dweight, dbias] = depthwise_back.call(dy, x, weight, g, with_dx, with_dweight);
     return {with_dx ? dx : Tensor(), with_dweight ? dweight : Tensor(), with_dweight && bias ? dbias : Tensor()};
   }
-  const bool dx_here = g[4] == 1 && g[5] == 1, dweight_here = weight.size(0) * weight.size(1) <= kHeld;
+  const bool dx_here = g[4] == 1 && g[5] == 1;
+  const bool tiled = g[2] == 3 && g[3] == 3 && dx_here && g[8] == 1 && g[9] == 1 && g[0] > 1 && g[1] > 1;
+  const int64_t channels = weight.size(1), filters_each = weight.size(0) / groups;
+  const bool dweight_here = channels * filters_each <= kHeld || (tiled && std::min(channels, filters_each) >= kMany);
   const bool dx_there = with_dx && !dx_here, dweight_there = with_dweight && !dweight_here;
   Tensor dx, dweight, dbias;
   if (dx_there || dweight_there) {
@@ -123,15 +127,15 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& dy, const 
     std::tie(dx, dweight, dbias) = at::convolution_backward(dy, x, weight, bias ? at::OptionalIntArrayRef(filters) : std::nullopt,
         g.slice(4, 2), g.slice(6, 2), g.slice(8, 2), false, {0, 0}, groups, {dx_there, dweight_there, dweight_there && bias});
   }
-  if (with_dx && dx_here) dx = dx_of.call(dy, weight, g, groups, x.size(2), x.size(3), algorithm);
-  if (with_dweight && dweight_here) std::tie(dweight, dbias) = dweight_of.call(x, dy, g, groups, bias, algorithm);
+  if (with_dx && dx_here) dx = dx_of.call(dy, weight, g, groups, x.size(2), x.size(3), algorithm, reduced);
+  if (with_dweight && dweight_here) std::tie(dweight, dbias) = dweight_of.call(x, dy, g, groups, bias, algorithm, reduced);
   return {dx, dweight, bias ? dbias : Tensor()};
 }
 
 std::tuple<Tensor, Tensor> convolved(const Tensor& x, const Tensor& weight, const Maybe& bias, const Numbers& geometry, int64_t groups,
-    bool relu, const Numbers& pool, bool with_winners) {
-  using Whole = Tensor(const Tensor&, const Tensor&, const Maybe&, at::IntArrayRef, int64_t, bool, int64_t);
-  using Pooled = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Maybe&, at::IntArrayRef, bool, at::IntArrayRef, bool, int64_t);
+    bool relu, const Numbers& pool, bool reduced, bool with_winners) {
+  using Whole = Tensor(const Tensor&, const Tensor&, const Maybe&, at::IntArrayRef, int64_t, bool, int64_t, bool);
+  using Pooled = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Maybe&, at::IntArrayRef, bool, at::IntArrayRef, bool, int64_t, bool);
   static const auto whole = operation<Whole>("twofold::convolution");
   static const auto pooled = operation<Pooled>("twofold::convolution_max_pool");
   const at::AutoDispatchBelowADInplaceOrView beneath;
@@ -139,23 +143,23 @@ std::tuple<Tensor, Tensor> convolved(const Tensor& x, const Tensor& weight, cons
     static const auto alone = operation<Tensor(const Tensor&, const Tensor&, const Maybe&, at::IntArrayRef)>("twofold::depthwise2d");
     return {alone.call(x, weight, bias, geometry), Tensor()};
   }
-  if (pool.empty()) return {whole.call(x, weight, bias, geometry, groups, relu, 0), Tensor()};
-  return pooled.call(x, weight, bias, geometry, relu, pool, with_winners, 0);
+  if (pool.empty()) return {whole.call(x, weight, bias, geometry, groups, relu, 0, reduced), Tensor()};
+  return pooled.call(x, weight, bias, geometry, relu, pool, with_winners, 0, reduced);
 }
 
 struct Convolve : Function<Convolve> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const Maybe& bias, Numbers geometry, int64_t groups,
-      bool relu, Numbers pool) {
-    auto [y, winner] = convolved(x, weight, bias, geometry, groups, relu, pool, true);
+      bool relu, Numbers pool, bool reduced) {
+    auto [y, winner] = convolved(x, weight, bias, geometry, groups, relu, pool, reduced, true);
     ctx->save_for_backward({x, weight, bias.value_or(Tensor()), relu || !pool.empty() ? y : Tensor(), winner});
-    ctx->saved_data["numbers"] = c10::IValue(std::make_tuple(std::move(geometry), groups, relu, std::move(pool)));
+    ctx->saved_data["numbers"] = c10::IValue(std::make_tuple(std::move(geometry), groups, relu, std::move(pool), reduced));
     return y;
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& came) {
     const auto saved = ctx->get_saved_variables();
     const Tensor &dy = came[0], &x = saved[0], &weight = saved[1], &bias = saved[2];
-    const auto [g, groups, relu, pool] = ctx->saved_data["numbers"].to<std::tuple<Numbers, int64_t, bool, Numbers>>();
-    variable_list found(7);
+    const auto [g, groups, relu, pool, reduced] = ctx->saved_data["numbers"].to<std::tuple<Numbers, int64_t, bool, Numbers, bool>>();
+    variable_list found(8);
     if (at::GradMode::is_enabled()) {
       const Tensor framed = at::constant_pad_nd(x, sides(g, x.size(2), x.size(3)));
       const Tensor a = at::conv2d(framed, weight, maybe(bias), {g[4], g[5]}, at::IntArrayRef{0, 0}, {g[8], g[9]}, groups);
@@ -165,16 +169,16 @@ struct Convolve : Function<Convolve> {
     }
     const Tensor da = deactivated(dy, saved[3], saved[4], relu, pool, g[0], g[1]);
     const bool with_dweight = ctx->needs_input_grad(1) || (bias.defined() && ctx->needs_input_grad(2));
-    std::tie(found[0], found[1], found[2]) = convolution_backward(da, x, weight, g, groups, bias.defined(), ctx->needs_input_grad(0), with_dweight, 0);
+    std::tie(found[0], found[1], found[2]) = convolution_backward(da, x, weight, g, groups, bias.defined(), ctx->needs_input_grad(0), with_dweight, 0, reduced);
     return found;
   }
 };
 
 Tensor convolve(const Tensor& x, const Tensor& weight, const Maybe& bias, at::IntArrayRef geometry, int64_t groups, bool relu,
-    at::IntArrayRef pool) {
+    at::IntArrayRef pool, bool reduced) {
   TORCH_CHECK_VALUE(pool.empty() || (pool.size() == 10 && groups == 1 && pool[2] * pool[3] <= 255), "convolve: expected a pool of at most 255 taps, one group");
-  if (watched(x, weight, bias)) return Convolve::apply(x, weight, bias, geometry.vec(), groups, relu, pool.vec());
-  return std::get<0>(convolved(x, weight, bias, geometry.vec(), groups, relu, pool.vec(), false));
+  if (watched(x, weight, bias)) return Convolve::apply(x, weight, bias, geometry.vec(), groups, relu, pool.vec(), reduced);
+  return std::get<0>(convolved(x, weight, bias, geometry.vec(), groups, relu, pool.vec(), reduced, false));
 }
 
 using Normalised = std::tuple<Tensor, Tensor, Tensor, Tensor>;  // y, winner, mean, variance
@@ -315,7 +319,10 @@ Tensor pool(const Tensor& x, at::IntArrayRef geometry) {
 }  // namespace twofold
 
 TORCH_LIBRARY_FRAGMENT(twofold, m) {
-  m.def("convolve(Tensor x, Tensor weight, Tensor? bias, int[] geometry, int groups, bool relu, int[] pool) -> Tensor", twofold::convolve);
+  m.def("convolution_backward(Tensor dy, Tensor x, Tensor weight, int[] geometry, int groups, bool bias, bool with_dx, bool with_dweight,"
+        " int algorithm, bool reduced) -> (Tensor, Tensor, Tensor)", twofold::convolution_backward);
+  m.def("convolve(Tensor x, Tensor weight, Tensor? bias, int[] geometry, int groups, bool relu, int[] pool, bool reduced) -> Tensor",
+      twofold::convolve);
   m.def("normalise(Tensor x, Tensor? scale, Tensor? shift, Tensor? mean, Tensor? variance, float eps, bool relu, int[] pool)"
         " -> (Tensor, Tensor, Tensor)", twofold::normalise);
   m.def("dense(Tensor x, Tensor weight, Tensor? bias, bool relu) -> Tensor", twofold::dense);
