@@ -8,7 +8,7 @@ from torch import nn as torch_nn
 
 import twofold
 from twofold.layers.activation import tanh
-from twofold.layers.differentiable import Native, differentiable
+from twofold.layers.differentiable import Native, Other, differentiable
 from twofold.layers.linear import Linear, linear
 from twofold.layers.routes import routes_taken
 
@@ -107,6 +107,32 @@ def test_a_native_pair_is_taken_where_it_fits_and_refused_with_its_reason():
 def test_an_operation_without_the_route_keeps_the_choice_of_auto():
     with twofold.route("native"):
         assert tanh.choose(torch.ones(1, 3)) == "vendor"
+
+
+def test_an_operation_without_the_form_keeps_the_choice_of_auto():
+    operation = differentiable(square_forward, square_backward, vendor=lambda x: x * x)
+    for name in ("auto", "vendor bf16", "vendor channels last"):
+        with twofold.route(name):
+            assert operation.decide(torch.ones(1, 3)) == ("vendor", "only one")
+
+
+def test_contenders_are_those_that_serve_and_are_permitted():
+    others = {
+        "by table": Other(lambda x: x * x),
+        "by half": Other(lambda x: x * x, reduced=True),
+        "by whole": Other(lambda x: x * x, unfit=lambda x: "needs whole numbers"),
+    }
+    native = Native(square_forward, square_backward, lambda x: "" if x.dtype == torch.float32 else "needs float32")
+    operation = differentiable(square_forward, square_backward, vendor=lambda x: x * x, native=native, others=others)
+    x = torch.full((3,), 3.0)
+    assert list(operation.contenders(x)) == ["vendor", "native", "by table"] and operation.decide(x) == ("native", "rule")
+    with twofold.precision("bf16"):
+        assert list(operation.contenders(x.double())) == ["vendor", "by table", "by half"]
+        assert all(run(x).tolist() == [9, 9, 9] for run in operation.contenders(x).values())
+    assert list(differentiable(square_forward, square_backward, others=others).contenders(x)) == ["plain", "by table"]
+    for name, route in {"by table": "by table", "by half": "by half", "by whole": "native"}.items():
+        with twofold.route(name):
+            assert operation.choose(x) == route
 
 
 def test_a_misspelt_route_is_refused_with_a_suggestion():

@@ -1,21 +1,21 @@
 """Which route every layer of a model takes under `auto`, why, and how long each route that could serve it would take.
 
-A training step is made as training makes it, so that layers that are computed together say so ("fused"). A second one, with a look at what
-each layer receives, makes them run one by one. Then every layer is timed alone: forward and backward, on noise of the shapes that it received.
+A training step is made as training makes it, so that layers that are computed together say so ("fused"). A second one, with a look at
+what each layer receives, makes them run one by one. Then every layer is timed alone, forward and backward, on noise of the same shape.
 """
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from twofold.layers.differentiable import Operation
-from twofold.layers.forms import FORMS, bf16_permitted
+from twofold.cli.output import print_json, print_line, print_table
+from twofold.layers import choices
+from twofold.layers.forms import bf16_permitted, precision
 from twofold.layers.measured import clock, measuring
-from twofold.layers.routes import Routed, route
+from twofold.layers.routes import FURTHER, ROUTES, Routed, route
 
 BOUND = 120.0  # seconds that may be spent on choices that are not yet made
 ALONE = 0.3  # seconds for the routes of one layer, after a warm-up each
@@ -45,20 +45,47 @@ def examine_routes(model: nn.Module, x: Tensor) -> Examination:
     model.train()
     with measuring(BOUND), torch.random.fork_rng(devices=[]):
         _step(model, x)
-        chosen = {name: (m.last_route, m.last_reason) for name, m in model.named_modules() if isinstance(m, Routed)}
+        chosen = {name: (m.last_route, m.last_reason) for name, m in model.named_modules() if isinstance(m, Routed) and m.last_route}
         received = _received(model, x)
-        layers = [_finding(name, layer, given, *chosen[name]) for name, layer, given in received if chosen[name][0]]
+        layers = [_finding(name, layer, given, *chosen[name]) for name, layer, given in received if name in chosen]
         whole = {wanted: partial(_by, wanted, model) for wanted in ("auto", "vendor")}
         times, _ = clock(whole, (x,), STEPS, weights=_weights(model))
     return Examination(layers, times)
 
 
-def random_input(task: str, values: dict[str, Any], batch: int, steps: int, shape: tuple[int, ...]) -> Tensor:
-    """Noise for pictures (B, C, H, W), tokens for text (T, B)."""
+def show_routes(name: str, model: nn.Module, task: str, values: dict[str, Any], size: tuple[int, ...], permitted: str, json: bool) -> None:
+    """Print the examination of a model over a batch: size is (B, C, H, W) of pictures, (B, T) of text."""
     drawn = torch.Generator().manual_seed(0)
-    if task == "language":
-        return torch.randint(values["vocabulary"], (steps, batch), generator=drawn)
-    return torch.randn(batch, *shape, generator=drawn)
+    x = torch.randint(values["vocabulary"], size[::-1], generator=drawn) if task == "language" else torch.randn(size, generator=drawn)
+    with precision(permitted):
+        found = examine_routes(model, x)
+    kept = choices.place()
+    if json:
+        print_json(
+            {
+                "model": name,
+                "input": list(x.shape),
+                "precision": permitted,
+                "threads": torch.get_num_threads(),
+                "layers": [layer._asdict() for layer in found.layers],
+                "step_milliseconds": found.step,
+                "choices": None if kept is None else str(kept),
+            }
+        )
+        return
+    columns = [wanted for wanted in ("plain", "vendor", "native", *FURTHER) if any(wanted in layer.milliseconds for layer in found.layers)]
+    rows = [
+        (
+            *(layer.name, layer.kind, "x".join(map(str, layer.input)), layer.route, layer.why),
+            *(f"{layer.milliseconds[wanted]:.3f}" if wanted in layer.milliseconds else "-" for wanted in columns),
+        )
+        for layer in found.layers
+    ]
+    threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    print_line(f"{name}, input {'x'.join(map(str, x.shape))}, {threads}; milliseconds of forward and backward by each route")
+    print_table(("layer", "kind", "input", "route", "why", *columns), rows)
+    print(f"training step: {', '.join(f'{wanted} {taken:.2f} ms' for wanted, taken in found.step.items())}")
+    print_line(f"choices: {kept or 'kept nowhere: there is no home folder'}")
 
 
 def _step(model: nn.Module, x: Tensor) -> None:
@@ -93,18 +120,18 @@ def _apart(value: Any) -> Any:
     return tuple(map(_apart, value)) if isinstance(value, tuple) else value
 
 
-def _finding(name: str, layer: Routed, given: tuple[Any, ...], taken: str, why: str) -> Finding:
+def _finding(name: str, layer: Routed, given: tuple[Any, ...], taken: str | None, why: str) -> Finding:
     serving = _serving(layer, given)
     times, _ = clock({wanted: partial(_by, wanted, layer) for wanted in serving}, given, ALONE, weights=_weights(layer))
-    why = why or ("with its neighbours" if taken == "fused" else "only one" if len(serving) == 1 else "rule")
+    why = why or ("only one" if len(serving) == 1 and taken != "fused" else "rule")
     first = next((part for part in given if isinstance(part, Tensor)), None)
-    return Finding(name, type(layer).__name__, () if first is None else tuple(first.shape), taken, why, times)
+    return Finding(name, type(layer).__name__, () if first is None else tuple(first.shape), taken or "", why, times)
 
 
 def _serving(layer: Routed, given: tuple[Any, ...]) -> list[str]:
     """The routes that can serve; the definition only where there is no other."""
     names = []
-    for wanted in ("vendor", "native", *(form for form in FORMS if bf16_permitted() or "bf16" not in form)):
+    for wanted in ("vendor", "native", *(name for name in FURTHER if bf16_permitted() or "bf16" not in name)):
         try:
             with torch.no_grad(), route(wanted), measuring(False):
                 layer(*given)
@@ -116,7 +143,7 @@ def _serving(layer: Routed, given: tuple[Any, ...]) -> list[str]:
 
 
 def _by(wanted: str, call: Callable[..., Any], *given: Any) -> Any:
-    with route(wanted if wanted in (*FORMS, "plain", "vendor", "native") else "auto"):
+    with route(wanted if wanted in (*ROUTES, *FURTHER) else "auto"):
         return tuple(_floating(call(*given)))
 
 

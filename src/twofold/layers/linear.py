@@ -42,7 +42,7 @@ def backward(dy_BU: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor | None
     return dx_BD, dweight_UD, dy_RU.sum(0) if saved.has_bias else None
 
 
-linear = differentiable(forward, backward, vendor=F.linear, native=Native(nodes.dense, None, kernel.unfit, kernel.worth))
+linear = differentiable(forward, backward, vendor=F.linear, native=Native(nodes.dense, None, kernel.unfit, kernel.worth), reduced=True)
 
 
 class Linear(Routed, nn.Linear):

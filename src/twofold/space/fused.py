@@ -49,7 +49,9 @@ class Saved(NamedTuple):
     activation: ActivatedSaved
 
 
-def forward(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None) -> tuple[Tensor, Saved]:
+def forward(
+    x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None, reduced: bool = False
+) -> tuple[Tensor, Saved]:
     """y_BFP"""
     a, saved = correlation.forward(x_BCH, weight_FCi, bias_F, window)
     y, activation = activate(a, pool)
@@ -61,18 +63,20 @@ def backward(dy_BFP: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor | Non
     return correlation.backward(deactivate(dy_BFP, saved.activation), saved.convolution)
 
 
-def vendor(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None) -> Tensor:
+def vendor(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None, reduced: bool = False) -> Tensor:
     """PyTorch's own, one after the other."""
     y = F.relu(correlation.vendor(x_BCH, weight_FCi, bias_F, window))
     return y if pool is None else max_pooling.max_vendor(y, pool)
 
 
-def compiled(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None) -> Tensor:
-    """y_BFPQ"""
-    return nodes.convolve(x_BCHW, weight_FCij, bias_F, window, 1, True, pool)
+def compiled(
+    x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None, reduced: bool = False
+) -> Tensor:
+    """y_BFPQ; reduced: from products of bfloat16."""
+    return nodes.convolve(x_BCHW, weight_FCij, bias_F, window, 1, True, pool, reduced)
 
 
-def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None) -> str:
+def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None, reduced: bool = False) -> str:
     """Why the compiled form cannot serve, or ''."""
     if pool is not None and pool.taps > 255:
         return "needs a pool of at most 255 taps"

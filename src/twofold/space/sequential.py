@@ -22,12 +22,13 @@ from torch.nn.modules import module as hooks
 
 from twofold.kernels.dense import worth as few_rows
 from twofold.layers.activation import ReLU
+from twofold.layers.forms import bf16_permitted
 from twofold.layers.linear import Linear
 from twofold.layers.linear_relu import linear_relu
 from twofold.layers.normalization import BatchNorm2d
 from twofold.layers.routes import Routed, traced, wanted_route
 from twofold.space.convolution import Conv2d
-from twofold.space.correlation import worth
+from twofold.space.correlation import correlate, worth
 from twofold.space.fused import convolve_relu_pool
 from twofold.space.fused_norm import norm_relu_pool
 from twofold.space.max_pooling import MaxPool2d, expect_ordered
@@ -93,12 +94,16 @@ def convolved(chain: Chain, x: Any) -> Tensor | None:
     if conv.groups != 1 or conv.padding_mode != "zeros" or conv.algorithm is not None:
         return None
     window = conv.fitting(x)
-    if not worth(x, conv.weight, conv.bias, window):
+    arguments = (x, conv.weight, conv.bias, window)
+    chosen = "native"
+    if bf16_permitted() or not worth(*arguments):
+        chosen = correlate.choose(*arguments, conv.groups)
+    if chosen not in ("native", "native bf16"):
         return None
     pool = pool_after(chain, x, window)
     if pool is NOT_SUITED:
         return None
-    y: Tensor | None = take(chain, convolve_relu_pool, x, conv.weight, conv.bias, window, pool)
+    y: Tensor | None = take(chain, "fused" + chosen.removeprefix("native"), convolve_relu_pool, *arguments, pool, chosen == "native bf16")
     return y
 
 
@@ -114,7 +119,7 @@ def normalised(chain: Chain, x: Any) -> Tensor | None:
     if by_batch:
         norm.expect_several(x)
     given = (None, None) if by_batch else (norm.running_mean, norm.running_var)
-    came = take(chain, norm_relu_pool, x, norm.weight, norm.bias, *given, norm.eps, pool)
+    came = take(chain, "fused", norm_relu_pool, x, norm.weight, norm.bias, *given, norm.eps, pool)
     if came is None:
         return None
     y: Tensor = came[0]
@@ -130,7 +135,7 @@ def mapped(chain: Chain, x: Any) -> Tensor | None:
     layer.expect_input(x)
     if not few_rows(x, layer.weight, layer.bias):
         return None
-    y: Tensor | None = take(chain, linear_relu, x, layer.weight, layer.bias)
+    y: Tensor | None = take(chain, "fused", linear_relu, x, layer.weight, layer.bias)
     return y
 
 
@@ -156,7 +161,7 @@ def pool_after(chain: Chain, x: Tensor, window: Window | None) -> Window | None:
     return fitting
 
 
-def take(chain: Chain, operation: Any, *arguments: Any) -> Any:
+def take(chain: Chain, route: str, operation: Any, *arguments: Any) -> Any:
     """The operation by its compiled form where that serves, else None."""
     if torch.is_autocast_enabled("cpu"):  # asks for another precision
         return None
@@ -164,5 +169,5 @@ def take(chain: Chain, operation: Any, *arguments: Any) -> Any:
         return None
     for layer in chain:
         if isinstance(layer, Routed):
-            layer.took("fused")
+            layer.took(route)
     return operation.by("native", *arguments)
