@@ -2,8 +2,13 @@
 
 Two ways to fill the lanes: along the width, for few filters, and over the filters, for many. Both write the padding out, so that no
 tap asks whether it is inside, and leave out rows of taps that see padding alone. With 3x3 taps, stride 1 and many channels Winograd's
-algorithm saves more than half of the multiplications. The gradient of the input is the same computation with the kernel turned, for
-stride 1. PyTorch's own operator computes it with a stride, and the gradient of weights that are too many to be held per thread.
+algorithm saves more than half of the multiplications; for many weights all threads work at the same block. The gradient of the input
+is the same computation with the kernel turned, for stride 1. PyTorch's own operator computes it with a stride, and without Winograd's
+algorithm the gradient of weights that are too many to be held per thread.
+
+With `reduced`, Winograd's products are of numbers rounded to bfloat16 (8 bits), summed in float32: twice as many at a time. x, weights
+and results stay float32, and so do the transforms. A number of the result is wrong by 2^-7 of what the sum of the transforms' absolute
+values would be, at most. The direct algorithm stays with float32.
 """
 
 import torch
@@ -13,7 +18,17 @@ from twofold import kernels
 from twofold.kernels.fit import Window, geometry, obstacle
 
 CHOOSE, DIRECT, WINOGRAD = 0, 1, 2
-HELD = 1 << 15  # C F, above which the sums of a weight gradient leave the second cache
+HELD = 1 << 15  # C F, above which the direct sums of a weight gradient leave the second cache
+MANY = 24  # channels and filters from which on Winograd's algorithm is chosen
+
+
+def summed_here(x_BCHW: Tensor, weight_FCij: Tensor, window: Window, groups: int, algorithm: int = CHOOSE) -> bool:
+    """Whether the gradient of the weights is computed here: few weights, or Winograd's algorithm, whose threads share their sums."""
+    filters, channels = weight_FCij.shape[0], weight_FCij.shape[1]
+    tiled = window.kernel == (3, 3) and window.stride == (1, 1) and window.dilation == (1, 1)
+    enough = min(channels, filters // groups) >= MANY and min(window.output_size(tuple(x_BCHW.shape[2:]))) > 1
+    chosen = algorithm == WINOGRAD or (algorithm == CHOOSE and enough)
+    return filters * channels <= HELD or (tiled and chosen)
 
 
 def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> str:
@@ -21,7 +36,7 @@ def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Wi
     if x_BCHW.dim() != 4:
         return "needs maps of two axes"
     top, bottom, left, right = window.padding
-    if (top != bottom or left != right) and (window.stride != (1, 1) or weight_FCij.shape[0] * weight_FCij.shape[1] > HELD):
+    if (top != bottom or left != right) and (window.stride != (1, 1) or not summed_here(x_BCHW, weight_FCij, window, groups)):
         return "needs equal padding on both sides where a stride is not 1 or the channels are many"
     return obstacle(x_BCHW, weight_FCij, bias_F)
 
@@ -76,7 +91,7 @@ def backward(
     """(dx_BCHW, dweight_FCij, dbias_F); dx is None where it is not wanted."""
     dy, height, width = dy_BFPQ.contiguous(), x_BCHW.shape[2], x_BCHW.shape[3]
     numbers = geometry(window, height, width)
-    dx_here, dweight_here = window.stride == (1, 1), weight_FCij.shape[0] * weight_FCij.shape[1] <= HELD
+    dx_here, dweight_here = window.stride == (1, 1), summed_here(x_BCHW, weight_FCij, window, groups, algorithm)
     theirs = (with_dx and not dx_here, not dweight_here, not dweight_here and has_bias)
     dx = dweight = dbias = None
     if any(theirs):
