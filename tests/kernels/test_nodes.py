@@ -23,6 +23,7 @@ MEAN, VARIANCE = draw(4, seed=4), draw(4, seed=5).abs() + 0.1
 POOL, PADDED = Window((2, 2), (2, 2)), Window((3, 2), (2, 1), (1, 1, 0, 1), (1, 2), True)
 CONVOLVED = {
     "sides": (X, W, B, Window((3, 2), (1, 1), (2, 0, 1, 3)), 1),
+    "sides and stride": (X, W, B, Window((3, 2), (2, 2), (3, 0, 0, 3)), 1),
     "remainder": (X, W, None, Window((3, 2), (3, 2), (1, 1, 0, 0)), 1),
     "dilation": (X, W, B, Window((3, 2), (1, 1), (1, 2, 0, 0), (2, 3)), 1),
     "groups": (X, draw(6, 2, 3, 2, seed=1), B, Window((3, 2)), 2),

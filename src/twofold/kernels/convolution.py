@@ -2,8 +2,13 @@
 
 Two ways to fill the lanes: along the width, for few filters, and over the filters, for many. Both write the padding out, so that no
 tap asks whether it is inside, and leave out rows of taps that see padding alone. With 3x3 taps, stride 1 and many channels Winograd's
-algorithm saves more than half of the multiplications. The gradient of the input is the same computation with the kernel turned, for
-stride 1. PyTorch's own operator computes it with a stride, and the gradient of very many weights where Winograd's algorithm cannot.
+algorithm saves more than half of the multiplications; for many weights all threads work at the same block. The gradient of the input
+is the same computation with the kernel turned, for stride 1. PyTorch's own operator computes it with a stride, and without Winograd's
+algorithm the gradient of weights that are too many to be held per thread.
+
+With `reduced`, Winograd's products are of numbers rounded to bfloat16 (8 bits), summed in float32: twice as many at a time. x, weights
+and results stay float32, and so do the transforms. A number of the result is wrong by 2^-7 of what the sum of the transforms' absolute
+values would be, at most. The direct algorithm stays with float32.
 """
 
 import torch
@@ -13,16 +18,12 @@ from twofold import kernels
 from twofold.kernels.fit import Window, geometry, obstacle
 
 CHOOSE, DIRECT, WINOGRAD = 0, 1, 2
-HELD = 1 << 15  # C F, above which PyTorch's operator may compute the weight gradient (cpu/nodes.cpp)
 
 
 def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> str:
     """Why the compiled form cannot serve, or ''."""
     if x_BCHW.dim() != 4:
         return "needs maps of two axes"
-    top, bottom, left, right = window.padding
-    if (top != bottom or left != right) and (window.stride != (1, 1) or weight_FCij.shape[0] * weight_FCij.shape[1] > HELD):
-        return "needs equal padding on both sides where a stride is not 1 or the channels are many"
     return obstacle(x_BCHW, weight_FCij, bias_F)
 
 
@@ -30,11 +31,8 @@ def reduced_unfit() -> str:
     """Why products of bfloat16 cannot be had, or ''."""
     if not kernels.available():
         return kernels.reason()
-    return (
-        ""
-        if torch.ops.twofold.convolution_reduces()
-        else "needs a processor with AVX512_BF16 (and kernels built by a compiler that knows it)"
-    )
+    lacks = not torch.ops.twofold.convolution_reduces()
+    return "needs a processor with AVX512_BF16, and kernels built by a compiler that knows it" if lacks else ""
 
 
 def forward(

@@ -54,41 +54,44 @@ bool by_winograd(const Convolution& c, int64_t algorithm) {
   return algorithm == kWinograd || (algorithm == kChoose && can_winograd(c) && c.C >= kMany && c.F >= kMany && c.P > 1 && c.Q > 1);
 }
 
-const WinogradKernels& winograd_of(bool reduced) {
+Winograd winograd_of(const Convolution& c, bool reduced) {
   const WinogradKernels* found = winograd_kernels(reduced);
   TORCH_CHECK_VALUE(found, "convolution: products of bfloat16 need a processor with AVX512_BF16; kernels.convolution.reduced_unfit() says so");
-  return *found;
+  return {*found, c};
 }
 
 // One convolution with its weights packed: blocks of rows can be computed one by one, in any order.
 class Correlation {
  public:
-  Correlation(const Convolution& c, int64_t batch, int64_t algorithm, bool reduced, int64_t step, const float* weight, const float* bias, bool turned)
-      : c_(c), winograd_(by_winograd(c, algorithm) && (step <= 2 || step >= c.P) ? &winograd_of(reduced) : nullptr), blocks(cuts(c, batch, winograd_, step)) {
+  Correlation(const Convolution& c, int64_t batch, int64_t algorithm, bool reduced, int64_t step, const float* weight, const float* bias,
+      bool turned)
+      : c_(c), winograd_(by_winograd(c, algorithm) && (step <= 2 || step >= c.P) ? std::optional(winograd_of(c, reduced)) : std::nullopt),
+        blocks(winograd_ ? winograd_->own_blocks(batch, step >= c.P ? c.P : 1, false) : direct_blocks(c, batch, step)) {
     const auto& direct = kernels().convolution;
-    if (!winograd_) {
-      width_ = direct.by_width(c, blocks.first, false);
-      packed_ = memory(direct.packed_size(c));
-      direct.pack(c, weight, bias, turned, width_, packed_.get());
+    if (winograd_) {
+      packed_ = pack_winograd(*winograd_, weight, bias, turned);
       return;
     }
-    packed_ = pack_winograd(*winograd_, c, weight, bias, turned);
+    width_ = direct.by_width(c, blocks.first, false);
+    packed_ = memory(direct.packed_size(c));
+    direct.pack(c, weight, bias, turned, width_, packed_.get());
   }
   Frame frame(int64_t block) const { return blocks.frame(winograd_ ? tiles_of(c_) : c_, block); }
   int64_t unit() const { return winograd_ ? 2 : 1; }  // rows of windows in a row of the frame
-  int64_t scratch() const { return winograd_ ? winograd_floats(*winograd_, c_, blocks.first, false) : kernels().convolution.scratch(c_, blocks.first); }
+  int64_t scratch() const {
+    return winograd_ ? winograd_->block_floats(blocks.first, false) : kernels().convolution.scratch(c_, blocks.first);
+  }
   void run(const Frame& frame, const float* x, int64_t x_image, bool relu, float* y, int64_t y_image, int64_t y_map, float* scratch) const {
-    if (winograd_) return winograd_block(*winograd_, c_, frame, x, x_image, packed_.get(), relu, y, y_image, y_map, scratch);
+    if (winograd_) return winograd_block(*winograd_, frame, x, x_image, packed_.get(), relu, y, y_image, y_map, scratch);
     kernels().convolution.forward(c_, frame, width_, x, x_image, packed_.get(), relu, y, y_image, y_map, scratch);
   }
-  static Cut cuts(const Convolution& c, int64_t batch, const WinogradKernels* winograd, int64_t step) {
-    if (!winograd) return cut(c, batch, step, kBlock, at::get_num_threads(), [&](const Frame& frame) { return kernels().convolution.scratch(c, frame); });
-    return cut_tiles(*winograd, c, batch, step >= c.P ? c.P : 1, false, false);
+  static Cut direct_blocks(const Convolution& c, int64_t batch, int64_t step) {
+    return cut(c, batch, step, kBlock, at::get_num_threads(), [&](const Frame& frame) { return kernels().convolution.scratch(c, frame); });
   }
 
  private:
   Convolution c_;
-  const WinogradKernels* winograd_;  // or none
+  std::optional<Winograd> winograd_;
 
  public:
   Cut blocks;
@@ -100,8 +103,13 @@ class Correlation {
 
 void correlate(const Convolution& c, int64_t batch, const float* x, int64_t x_image, const float* weight, const float* bias, bool turned,
     int64_t algorithm, bool reduced, bool relu, float* y, int64_t y_image) {
-  static const int64_t kFw = env("W_FW", int64_t{1} << 60);
-  if (by_winograd(c, algorithm) && c.C * c.F > kFw) return winograd_together(winograd_of(reduced), c, batch, x, x_image, weight, bias, turned, relu, y, y_image);
+  if (by_winograd(c, algorithm)) {
+    const Winograd way = winograd_of(c, reduced);
+    if (worth_sharing(way)) {
+      const Memory packed = pack_winograd(way, weight, bias, turned);
+      return winograd_together(way, batch, x, x_image, packed.get(), relu, y, y_image);
+    }
+  }
   const Correlation correlation(c, batch, algorithm, reduced, 1, weight, bias, turned);
   share(c, correlation.blocks, [&](int64_t begin, int64_t end, int64_t) {
     const Memory scratch = memory(correlation.scratch());
@@ -116,9 +124,9 @@ void correlate(const Convolution& c, int64_t batch, const float* x, int64_t x_im
 
 void add_weight_gradient(const Convolution& c, int64_t batch, const float* x, int64_t x_image, const float* dy, int64_t dy_image,
     int64_t algorithm, bool reduced, float* dweight, float* dbias) {
-  if (by_winograd(c, algorithm)) return winograd_gradient(winograd_of(reduced), c, batch, x, x_image, dy, dy_image, dweight, dbias);
+  if (by_winograd(c, algorithm)) return winograd_gradient(winograd_of(c, reduced), batch, x, x_image, dy, dy_image, dweight, dbias);
   const auto& direct = kernels().convolution;
-  const Cut blocks = Correlation::cuts(c, batch, nullptr, 1);
+  const Cut blocks = Correlation::direct_blocks(c, batch, 1);
   const bool width = direct.by_width(c, blocks.first, true);
   const int64_t size = direct.sums_size(c, width), parts = std::min<int64_t>(at::get_num_threads(), blocks.blocks());
   const Memory sums = memory(parts * size);
@@ -146,7 +154,7 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const std:
   const int64_t batch = x.size(0), filters = weight.size(0);
   const at::Tensor y = at::empty({batch, filters, c.P, c.Q}, x.options());
   if (!batch) return y;
-  if (env("W_HUGE", 1)) expect_large_pages(y);
+  expect_large_pages(y);
   const float *from = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
   float* to = y.mutable_data_ptr<float>();
@@ -165,7 +173,7 @@ at::Tensor convolution_dx(const at::Tensor& dy, const at::Tensor& weight, at::In
   const int64_t batch = dy.size(0), channels = c.C * groups;
   const at::Tensor dx = at::empty({batch, channels, H, W}, dy.options());
   if (!batch) return dx;
-  if (env("W_HUGE", 1)) expect_large_pages(dx);
+  expect_large_pages(dx);
   const float *from = dy.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   float* to = dx.mutable_data_ptr<float>();
   for (int64_t g = 0; g < groups; ++g) {

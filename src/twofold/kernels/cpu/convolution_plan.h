@@ -1,6 +1,7 @@
 // How a batch of maps is cut into blocks of work, and shared out among torch's threads.
 #pragma once
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -45,7 +46,7 @@ inline Cut cut(const Convolution& c, int64_t batch, int64_t step, int64_t budget
   return {batch, images, rows, (c.P + rows - 1) / rows, Frame(c, images, 0, rows)};
 }
 
-// Runs work(begin, end, part) over the blocks; as many parts as threads are worth waking, at most `most`.
+// Runs work(begin, end, part) over the blocks; as many parts as threads are worth waking.
 inline void share(const Convolution& c, const Cut& cut, const std::function<void(int64_t, int64_t, int64_t)>& work) {
   const int64_t blocks = cut.blocks();
   const double each = static_cast<double>(c.taps()) * static_cast<double>(c.F * cut.rows * c.Q * cut.images);

@@ -79,11 +79,19 @@ variable_list anew(const Tensor& y, const variable_list& inputs, const Tensor& d
 
 // What of an axis of the map lies behind the last window is cut off, what windows see beyond it is padding: PyTorch's operators then
 // have the same windows whatever the rounding was. {left, right, top, bottom} for geometry P Q kh kw sh sw top left dh dw.
-Numbers sides(const Numbers& g, int64_t H, int64_t W) {
+Numbers sides(at::IntArrayRef g, int64_t H, int64_t W) {
   const auto after = [](int64_t windows, int64_t taps, int64_t stride, int64_t before, int64_t dilation, int64_t size) {
     return (windows - 1) * stride + (taps - 1) * dilation + 1 - before - size;
   };
   return {g[7], after(g[1], g[3], g[5], g[7], g[9], W), g[6], after(g[0], g[2], g[4], g[6], g[8], H)};
+}
+
+// Whether the same padding on both sides gives as many windows.
+bool even(at::IntArrayRef g, int64_t H, int64_t W) {
+  const auto windows = [](int64_t size, int64_t before, int64_t taps, int64_t stride, int64_t dilation) {
+    return (size + 2 * before - dilation * (taps - 1) - 1) / stride + 1;
+  };
+  return windows(H, g[6], g[2], g[4], g[8]) == g[0] && windows(W, g[7], g[3], g[5], g[9]) == g[1];
 }
 
 Tensor pooled_again(const Tensor& y, const Numbers& pool) {
@@ -119,13 +127,24 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& dy, const 
   const bool dx_here = g[4] == 1 && g[5] == 1;
   const bool tiled = g[2] == 3 && g[3] == 3 && dx_here && g[8] == 1 && g[9] == 1 && g[0] > 1 && g[1] > 1;
   const int64_t channels = weight.size(1), filters_each = weight.size(0) / groups;
-  const bool dweight_here = channels * filters_each <= kHeld || (tiled && std::min(channels, filters_each) >= kMany);
+  const bool chosen = algorithm == 2 || (algorithm == 0 && std::min(channels, filters_each) >= kMany);
+  const bool dweight_here = channels * filters_each <= kHeld || (tiled && chosen);
   const bool dx_there = with_dx && !dx_here, dweight_there = with_dweight && !dweight_here;
   Tensor dx, dweight, dbias;
   if (dx_there || dweight_there) {
     const int64_t filters[] = {weight.size(0)};
-    std::tie(dx, dweight, dbias) = at::convolution_backward(dy, x, weight, bias ? at::OptionalIntArrayRef(filters) : std::nullopt,
-        g.slice(4, 2), g.slice(6, 2), g.slice(8, 2), false, {0, 0}, groups, {dx_there, dweight_there, dweight_there && bias});
+    const auto back = [&](const Tensor& map, at::IntArrayRef padding) {
+      return at::convolution_backward(dy, map, weight, bias ? at::OptionalIntArrayRef(filters) : std::nullopt, g.slice(4, 2), padding,
+          g.slice(8, 2), false, {0, 0}, groups, {dx_there, dweight_there, dweight_there && bias});
+    };
+    if (even(g, x.size(2), x.size(3))) {
+      std::tie(dx, dweight, dbias) = back(x, g.slice(6, 2));
+    } else {
+      Numbers frame = sides(g, x.size(2), x.size(3));
+      std::tie(dx, dweight, dbias) = back(at::constant_pad_nd(x, frame), at::IntArrayRef{0, 0});
+      for (int64_t& side : frame) side = -side;
+      if (dx_there) dx = at::constant_pad_nd(dx, frame).contiguous();
+    }
   }
   if (with_dx && dx_here) dx = dx_of.call(dy, weight, g, groups, x.size(2), x.size(3), algorithm, reduced);
   if (with_dweight && dweight_here) std::tie(dweight, dbias) = dweight_of.call(x, dy, g, groups, bias, algorithm, reduced);

@@ -20,7 +20,7 @@ namespace TWOFOLD_SET {
 WinogradSizes winograd_sizes(const Convolution& c, const Frame& frame, bool gradient) {
   const Tiles tiles(c, frame);
   const SeenTiles seen(c, tiles, gradient);
-  return {seen.rows, tiles.panels, seen.size(), TileProducts(tiles, gradient).size(), larger(places_floats(tiles), panel_floats(c, frame))};
+  return {seen.rows, tiles.panels, seen.size(), TileProducts(tiles, gradient).size(), odd_lines(larger(places_floats(tiles), panel_floats(c, frame)))};
 }
 
 int64_t winograd_packed(const Convolution& c) { return kParts * weight_part(c, parts(c.C, kDeep)) + whole_lanes(c.F); }
