@@ -51,11 +51,13 @@ class Other(NamedTuple):
     """One more way to compute y, differentiable by itself, that `auto` may take where it is measured to be the fastest.
 
     `unfit(*arguments)`: the reason why it cannot serve, or ''. `reduced`: it rounds, so it needs `with precision("bf16")`.
+    `worth(*arguments)`: whether it is known to be the fastest where it fits; without it, that is measured.
     """
 
     compute: Callable[..., Any]
     unfit: Callable[..., str] = lambda *_: ""
     reduced: bool = False
+    worth: Callable[..., bool] | None = None
 
 
 class _Bridge(torch.autograd.Function):

@@ -2,8 +2,8 @@
 
     question    operation, shape, dtype, layout and place of every tensor, the gradients wanted, options, precision permitted, threads
     trial       forward and, where gradients are wanted, backward: by the same autograd, on noise of the same shapes and layouts
-    choice      the smallest median; the contender that runs without measuring is given up only for one that is 5 % faster, and for
-                another layout only where it is 25 % faster: what comes after pays for the change
+    choice      the least time, since other programs only add to it; the contender that runs without measuring is given up only for one
+                that is 5 % faster, and for another layout 25 %
 
 Each contender runs once to warm up, then all take turns. Measuring one question ends MARGIN of the bound after the warm-ups, and measuring
 in a process at the bound (2 s): only the trial in progress is finished. Where the bound is spent before all have warmed up, the contender
@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache
-from statistics import median
 from typing import Any
 
 import torch
@@ -143,7 +142,7 @@ def _settle(question: str, arguments: tuple[Any, ...], default: str, contenders:
 def clock(
     contenders: Contenders, arguments: tuple[Any, ...], seconds: float, left: float = math.inf, weights: Sequence[Tensor] = ()
 ) -> tuple[dict[str, float], bool]:
-    """(milliseconds of each contender, whether they took turns): medians over rounds that take `seconds` after the warm-ups.
+    """(milliseconds of each contender, whether they took turns): the least over rounds that take `seconds` after the warm-ups.
 
     Each gets noise shaped like the arguments, and gradients are computed for those that require one and for `weights`. A contender that
     fails has infinity. Where `left` seconds do not suffice to warm all up, those that did not run are missing.
@@ -176,7 +175,7 @@ def clock(
             for name in running if turn % 2 else reversed(running):
                 turns[name].append(trials[name].take())
     sure = any(turns.values())
-    return {name: 1e3 * median(turns.get(name) or taken) for name, taken in times.items()}, sure
+    return {name: 1e3 * min(turns.get(name) or taken) for name, taken in times.items()}, sure
 
 
 def _fitting(times: dict[str, list[float]], seconds: float) -> list[str]:

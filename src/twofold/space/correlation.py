@@ -27,7 +27,6 @@ from torch import Tensor
 
 from twofold.kernels import convolution, depthwise, nodes
 from twofold.layers.differentiable import Native, Other, differentiable
-from twofold.layers.forms import bf16_permitted
 from twofold.space.padding import last_first
 from twofold.space.pooling import expect_columns
 from twofold.space.windows import Window, fold, unfold
@@ -142,8 +141,7 @@ def worth(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Wind
     elif min(filters, channels) <= 16:
         rule = taps > 1 and max(filters, channels) <= 128
     elif tiled(weight_FCi, window):
-        rows, columns = window.output_size(x_BCH.shape[2:])
-        rule = x_BCH.shape[0] * rows * columns >= 512 and not bf16_permitted()
+        rule = enough(x_BCH, weight_FCi, bias_F, window)
     else:
         rule = False
     if rule or x_BCH.numel() * weight_FCi.numel() < LEAST * channels * groups * prod(window.stride):
@@ -155,6 +153,12 @@ def tiled(weight_FCi: Tensor, window: Window) -> bool:
     """Whether Winograd's algorithm serves the compiled form."""
     once = window.kernel == (3, 3) and window.stride == (1, 1) and window.dilation == (1, 1)
     return once and min(weight_FCi.shape[:2]) >= 24
+
+
+def enough(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool:
+    """Whether there are windows enough for Winograd's algorithm to be the fastest."""
+    rows, columns = window.output_size(x_BCH.shape[2:])
+    return x_BCH.shape[0] * rows * columns >= 512 and not torch.is_autocast_enabled("cpu")
 
 
 def rounded(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> Tensor:
@@ -176,7 +180,7 @@ correlate = differentiable(
     native=Native(compiled, None, unfit, worth),
     layouts=True,
     reduced=True,
-    others={"native bf16": Other(rounded, unfit_to_round, reduced=True)},
+    others={"native bf16": Other(rounded, unfit_to_round, True, lambda *a: tiled(a[1], a[3]) and enough(*a))},
 )
 
 
