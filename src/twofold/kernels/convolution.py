@@ -45,7 +45,8 @@ def reduced_unfit() -> str:
     """Why products of bfloat16 cannot be had, or ''."""
     if not kernels.available():
         return kernels.reason()
-    return "" if torch.ops.twofold.convolution_reduces() else "needs a processor with AVX512_BF16 (and kernels built by a compiler that knows it)"
+    known = torch.ops.twofold.convolution_reduces()
+    return "" if known else "needs a processor with AVX512_BF16 (and kernels built by a compiler that knows it)"
 
 
 def forward(
@@ -66,7 +67,15 @@ def forward(
 
 
 def pooled(
-    x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window, relu: bool, with_winners: bool, *, reduced: bool = False
+    x_BCHW: Tensor,
+    weight_FCij: Tensor,
+    bias_F: Tensor | None,
+    window: Window,
+    pool: Window,
+    relu: bool,
+    with_winners: bool,
+    *,
+    reduced: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(y_BFPQ, winner_BFPQ) of convolution, perhaps ReLU, and max pooling; the map between them is never written out."""
     numbers = geometry(window, x_BCHW.shape[2], x_BCHW.shape[3])

@@ -154,7 +154,6 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const std:
   const int64_t batch = x.size(0), filters = weight.size(0);
   const at::Tensor y = at::empty({batch, filters, c.P, c.Q}, x.options());
   if (!batch) return y;
-  expect_large_pages(y);
   const float *from = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
   float* to = y.mutable_data_ptr<float>();
@@ -173,7 +172,6 @@ at::Tensor convolution_dx(const at::Tensor& dy, const at::Tensor& weight, at::In
   const int64_t batch = dy.size(0), channels = c.C * groups;
   const at::Tensor dx = at::empty({batch, channels, H, W}, dy.options());
   if (!batch) return dx;
-  expect_large_pages(dx);
   const float *from = dy.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   float* to = dx.mutable_data_ptr<float>();
   for (int64_t g = 0; g < groups; ++g) {

@@ -88,7 +88,9 @@ void winograd_pack(const Convolution& c, const float* weight, const float* bias,
       float first[kParts * L], second[kParts * L];
       transform_taps(taps + channel * 9 * L, first, L);
       transform_taps(taps + (channel + 1) * 9 * L, second, L);
-      for (int k = 0; k < kParts; ++k) store_pairs(Vector::load(first + k * L), Vector::load(second + k * L), block + row * width + k * part);
+      for (int k = 0; k < kParts; ++k) {
+        store_pairs(Vector::load(first + k * L), Vector::load(second + k * L), block + row * width + k * part);
+      }
 #else
       transform_taps(taps + channel * 9 * L, block + row * width, part);
 #endif
