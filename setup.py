@@ -103,8 +103,9 @@ def build() -> type:
                     with output_to(log.fileno()):
                         super().build_extensions()
                 except Exception as error:
-                    for stale in SOURCES.parent.glob("_native*"):  # an older build would run in place of the sources
-                        stale.unlink()
+                    for folder in (SOURCES.parent, Path(self.build_lib, "twofold", "kernels")):
+                        for stale in folder.glob("_native*"):  # an older build would run in place of the sources
+                            stale.unlink()
                     log.seek(0)
                     lines = log.read().decode(errors="replace").splitlines()
                     say("the compiler failed. Its last lines:")

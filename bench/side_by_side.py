@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from twofold.cli.doctor import processor
+from twofold.layers.choices import processor
 
 
 def machine() -> str:

@@ -5,6 +5,7 @@ import inspect
 import re
 from importlib import import_module
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 import torch
@@ -17,73 +18,9 @@ from twofold.layers.routes import Routed
 
 ROOT = Path(twofold.__file__).parent
 
-SIGNAL, MAPS, VOLUME, ROWS = (torch.randn(2, 4, *size) for size in ((9,), (6, 5), (4, 5, 6), ()))
+TABLE = run_path(str(Path(__file__).parent / "layer_table.py"))
+LAYERS, OURS_ALONE, RANDOM, arguments, leaves = (TABLE[name] for name in ("LAYERS", "OURS_ALONE", "RANDOM", "arguments", "leaves"))
 
-
-def along_axes(kind, *settings):
-    """The three layers of this kind, for signals, maps and volumes."""
-    inputs = {f"{kind}{axes}d": x for axes, x in enumerate((SIGNAL, MAPS, VOLUME), 1)}
-    return {name: (lambda n, name=name: getattr(n, name)(*settings), x) for name, x in inputs.items()}
-
-
-# One layer of each class, and an input for it.
-LAYERS = {
-    **along_axes("AdaptiveAvgPool", 2),
-    **along_axes("AdaptiveMaxPool", 2),
-    **along_axes("AvgPool", 2),
-    **along_axes("BatchNorm", 4),
-    **along_axes("Conv", 4, 6, 3, 1, 1),
-    **along_axes("ConvTranspose", 4, 6, 3),
-    **along_axes("GaussianPool", 2),
-    **along_axes("LPPool", 2, 2),
-    **along_axes("MaxPool", 2),
-    **along_axes("MaxUnpool", 2),
-    **along_axes("StochasticPool", 2),
-    "ConnectedConv2d": (lambda n: n.ConnectedConv2d(4, 4, 3, table=[[0, 1], [1, 2], [2, 3], [3]]), MAPS),
-    "CrossEntropyLoss": (lambda n: n.CrossEntropyLoss(), None),
-    "DepthwiseConv2d": (lambda n: n.DepthwiseConv2d(4, 3), MAPS),
-    "Dropout": (lambda n: n.Dropout(0.5), ROWS),
-    "ELU": (lambda n: n.ELU(), ROWS),
-    "Embedding": (lambda n: n.Embedding(7, 3), torch.randint(0, 7, (4, 2))),
-    "GELU": (lambda n: n.GELU(), ROWS),
-    "GlobalAvgPool": (lambda n: n.GlobalAvgPool(), MAPS),
-    "GlobalMaxPool": (lambda n: n.GlobalMaxPool(), MAPS),
-    "GroupConv2d": (lambda n: n.GroupConv2d(1, 2, 3), torch.randn(2, 1, 4, 6, 5)),
-    "GroupNorm": (lambda n: n.GroupNorm(2, 4), MAPS),
-    "GroupPool2d": (lambda n: n.GroupPool2d(), torch.randn(2, 1, 4, 6, 5)),
-    "Hardsigmoid": (lambda n: n.Hardsigmoid(), ROWS),
-    "Hardswish": (lambda n: n.Hardswish(), ROWS),
-    "Hardtanh": (lambda n: n.Hardtanh(), ROWS),
-    "LSTM": (lambda n: n.LSTM(3, 4), torch.randn(5, 2, 3)),
-    "LSTMCell": (lambda n: n.LSTMCell(3, 4), torch.randn(2, 3)),
-    "LayerNorm": (lambda n: n.LayerNorm(5), MAPS),
-    "LeakyReLU": (lambda n: n.LeakyReLU(), ROWS),
-    "LiftingConv2d": (lambda n: n.LiftingConv2d(4, 2, 3), MAPS),
-    "Linear": (lambda n: n.Linear(4, 3), ROWS),
-    "LocalResponseNorm": (lambda n: n.LocalResponseNorm(3), MAPS),
-    "LogSoftmax": (lambda n: n.LogSoftmax(1), ROWS),
-    "Maxout": (lambda n: n.Maxout(2), ROWS),
-    "PReLU": (lambda n: n.PReLU(), ROWS),
-    "ReLU": (lambda n: n.ReLU(), ROWS),
-    "ReLU6": (lambda n: n.ReLU6(), ROWS),
-    "Sequential": (lambda n: n.Sequential(n.Conv2d(4, 2, 3), n.ReLU()), MAPS),
-    "SiLU": (lambda n: n.SiLU(), ROWS),
-    "Sigmoid": (lambda n: n.Sigmoid(), ROWS),
-    "Softmax": (lambda n: n.Softmax(1), ROWS),
-    "Softplus": (lambda n: n.Softplus(), ROWS),
-    "SpatialPyramidPool2d": (lambda n: n.SpatialPyramidPool2d((1, 2)), MAPS),
-    "SymmetricConv2d": (lambda n: n.SymmetricConv2d(4, 2, 3), MAPS),
-    "Tanh": (lambda n: n.Tanh(), ROWS),
-    "Upsample": (lambda n: n.Upsample(scale_factor=2), MAPS),
-}
-
-OURS_ALONE = {  # torch.nn has no such layer
-    *(f"{kind}Pool{n}d" for kind in ("Gaussian", "Stochastic") for n in (1, 2, 3)),
-    *("ConnectedConv2d", "DepthwiseConv2d", "GlobalAvgPool", "GlobalMaxPool", "GroupConv2d", "GroupPool2d", "LiftingConv2d", "Maxout"),
-    *("SpatialPyramidPool2d", "SymmetricConv2d"),
-}
-RANDOM = {"Dropout", *(f"StochasticPool{n}d" for n in (1, 2, 3))}
-UNPOOLING = {f"MaxUnpool{n}d" for n in (1, 2, 3)}  # takes places too
 MADE_OF_LAYERS = {"Sequential", "SpatialPyramidPool2d", "SymmetricConv2d", "LiftingConv2d", "GroupConv2d"}  # these tell their own routes
 NO_VENDOR = {  # torch has no such operator, or a wrong one (LPPool)
     *(f"{kind}Pool{n}d" for kind in ("LP", "Stochastic") for n in (1, 2, 3)),
@@ -108,39 +45,27 @@ def test_the_layer_is_torchs_with_routes(name):
         assert all(p.kind is p.KEYWORD_ONLY for p in additions), f"{name}: what torch lacks is keyword-only"
 
 
-def run(layer, x):
-    if "MaxUnpool" in type(layer).__name__:
-        return layer(x.relu(), torch.arange(x[0, 0].numel()).reshape(x.shape[2:]).expand(x.shape))
-    if x is None:
-        return layer(torch.randn(4, 3, requires_grad=True), torch.tensor([0, 2, 1, 1]))
-    return layer(x)
-
-
 @pytest.mark.parametrize("name", sorted(set(LAYERS) - MADE_OF_LAYERS))
 @pytest.mark.parametrize("route", ["plain", "vendor", "auto"])
 def test_the_layer_tells_the_route_it_took(name, route):
     build, x = LAYERS[name]
     layer = build(nn)
     with twofold.route(route):
-        run(layer, x)
+        layer(*arguments(layer, x))
     if route == "auto" or (route == "vendor" and name in NO_VENDOR):
         assert layer.last_route in (("plain", "native") if name in NO_VENDOR else ("vendor", "native"))
     else:
         assert layer.last_route == route
 
 
-@pytest.mark.parametrize("name", [name for name, (_, x) in LAYERS.items() if x is not None and name not in RANDOM | UNPOOLING])
+@pytest.mark.parametrize("name", sorted(set(LAYERS) - RANDOM))
 def test_the_compiler_and_the_exporter_see_torchs_operators(name):
     build, x = LAYERS[name]
     layer = build(nn).eval()
-    exported = torch.export.export(layer, (x,), strict=False).module()
-    wanted, got = run(layer, x), exported(x)
-    for a, b in zip(leaves(wanted), leaves(got), strict=True):
+    given = arguments(layer, x)
+    exported = torch.export.export(layer, given, strict=False).module()
+    for a, b in zip(leaves(layer(*given)), leaves(exported(*given)), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
-
-
-def leaves(y):
-    return [y] if isinstance(y, torch.Tensor) else [leaf for part in y for leaf in leaves(part)]
 
 
 def mathematics():

@@ -26,6 +26,12 @@ def digits(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A run of the tiny settings that nothing has disturbed."""
+    return twofold.fit("digits", out=tmp_path_factory.mktemp("tiny") / "run", **TINY)
+
+
+@pytest.fixture(scope="module")
 def prose(tmp_path_factory):
     """A text of two sentences, over and over, and a model trained on it."""
     place = tmp_path_factory.mktemp("prose")
@@ -100,15 +106,15 @@ def test_settings_yaml_repeats_the_run(digits, tmp_path):
 
 def test_two_processes_end_with_the_same_bits(tmp_path):
     program = "import sys, twofold; twofold.fit('digits', out=sys.argv[1], epochs=1, quiet=True, config={'stages': '8 M 8 M'})"
-    for name in ("one", "two"):
-        subprocess.run([sys.executable, "-c", program, tmp_path / name], check=True)
+    both = [subprocess.Popen([sys.executable, "-c", program, tmp_path / name]) for name in ("one", "two")]
+    assert [process.wait(240) for process in both] == [0, 0]
     assert len({(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")}) == 1
 
 
-def test_the_seed_decides_everything_and_the_users_generator_is_left_alone(tmp_path):
+def test_the_seed_decides_everything_and_the_users_generator_is_left_alone(tmp_path, tiny):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    runs = [twofold.fit("digits", out=tmp_path / str(i), seed=seed, **TINY) for i, seed in enumerate((0, 0, 1))]
+    runs = [tiny, *(twofold.fit("digits", out=tmp_path / str(seed), seed=seed, **TINY) for seed in (0, 1))]
     assert torch.equal(before, torch.get_rng_state())
     weights = [torch.cat([p.flatten() for p in run.model.parameters()]) for run in runs]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
@@ -134,16 +140,15 @@ def interrupt(monkeypatch):
 
 
 @pytest.mark.parametrize("step", [5, 34, 50])
-def test_an_interrupted_run_is_valid_and_resumes_bit_for_bit(tmp_path, interrupt, monkeypatch, step):
-    whole = twofold.fit("digits", out=tmp_path / "whole", **TINY)
+def test_an_interrupted_run_is_valid_and_resumes_bit_for_bit(tmp_path, interrupt, monkeypatch, tiny, step):
     interrupt(step)
     with pytest.raises(InterruptedRun, match=r"Go on with: twofold train --resume"):
         twofold.fit("digits", out=tmp_path / "cut", **TINY)
     monkeypatch.undo()
     assert twofold.load(tmp_path / "cut").predict(torch.zeros(1, 8, 8, dtype=torch.uint8))
     resumed = twofold.resume(tmp_path / "cut", quiet=True)
-    assert all(torch.equal(a, b) for a, b in zip(resumed.model.parameters(), whole.model.parameters(), strict=True))
-    assert {**resumed.metrics, "seconds": 0} == {**whole.metrics, "seconds": 0}
+    assert all(torch.equal(a, b) for a, b in zip(resumed.model.parameters(), tiny.model.parameters(), strict=True))
+    assert {**resumed.metrics, "seconds": 0} == {**tiny.metrics, "seconds": 0}
 
 
 def test_ctrl_c_in_the_last_validation_does_not_cost_the_report(tmp_path, monkeypatch):

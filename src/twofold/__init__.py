@@ -11,12 +11,14 @@ _HOMES = {
     "describe": "twofold.see.describe",
     "fit": "twofold.fitting",
     "load": "twofold.run",
+    "measuring": "twofold.layers.measured",
     "nn": "twofold.nn",
+    "precision": "twofold.layers.forms",
     "resume": "twofold.fitting",
     "route": "twofold.layers.routes",
 }
 
-__all__ = ["Run", "__version__", "describe", "fit", "load", "nn", "resume", "route"]
+__all__ = ["Run", "__version__", "describe", "fit", "load", "measuring", "nn", "precision", "resume", "route"]
 
 
 def __getattr__(name: str) -> Any:

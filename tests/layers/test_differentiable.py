@@ -7,7 +7,8 @@ import torch
 from torch import nn as torch_nn
 
 import twofold
-from twofold.layers.differentiable import Native, differentiable
+from twofold.layers.activation import tanh
+from twofold.layers.differentiable import Native, Other, differentiable
 from twofold.layers.linear import Linear, linear
 from twofold.layers.routes import routes_taken
 
@@ -55,12 +56,15 @@ def test_without_gradients_nothing_is_kept():
     assert not y.requires_grad
 
 
+SEQUENCE = torch.ones(1, 1, 3)  # rows alone would have a compiled form
+
+
 def test_the_route_is_the_one_of_the_innermost_block():
     layer = Linear(3, 2)
     seen = []
     for names in (["plain"], ["plain", "vendor"], []):
         with twofold.route(names[0] if names else "auto"), twofold.route(names[-1] if names else "auto"):
-            layer(torch.ones(1, 3))
+            layer(SEQUENCE)
         seen.append(layer.last_route)
     assert seen == ["plain", "vendor", "vendor"]
 
@@ -68,7 +72,7 @@ def test_the_route_is_the_one_of_the_innermost_block():
 def test_the_route_of_one_thread_is_not_that_of_another():
     layer = Linear(3, 2)
     with twofold.route("plain"):
-        thread = threading.Thread(target=lambda: layer(torch.ones(1, 3)))
+        thread = threading.Thread(target=lambda: layer(SEQUENCE))
         thread.start()
         thread.join()
     assert layer.last_route == "vendor"
@@ -77,7 +81,7 @@ def test_the_route_of_one_thread_is_not_that_of_another():
 def test_routes_taken_are_counted():
     model = torch_nn.Sequential(Linear(3, 2), Linear(2, 2), torch_nn.ReLU())
     assert routes_taken(model) == {}
-    model(torch.ones(1, 3))
+    model(SEQUENCE)
     assert routes_taken(model) == {"vendor": 2}
 
 
@@ -102,7 +106,33 @@ def test_a_native_pair_is_taken_where_it_fits_and_refused_with_its_reason():
 
 def test_an_operation_without_the_route_keeps_the_choice_of_auto():
     with twofold.route("native"):
-        assert linear.choose(torch.ones(1, 3), torch.ones(2, 3), None) == "vendor"
+        assert tanh.choose(torch.ones(1, 3)) == "vendor"
+
+
+def test_an_operation_without_the_form_keeps_the_choice_of_auto():
+    operation = differentiable(square_forward, square_backward, vendor=lambda x: x * x)
+    for name in ("auto", "vendor bf16", "vendor channels last"):
+        with twofold.route(name):
+            assert operation.decide(torch.ones(1, 3)) == ("vendor", "only one")
+
+
+def test_contenders_are_those_that_serve_and_are_permitted():
+    others = {
+        "by table": Other(lambda x: x * x),
+        "by half": Other(lambda x: x * x, reduced=True),
+        "by whole": Other(lambda x: x * x, unfit=lambda x: "needs whole numbers"),
+    }
+    native = Native(square_forward, square_backward, lambda x: "" if x.dtype == torch.float32 else "needs float32")
+    operation = differentiable(square_forward, square_backward, vendor=lambda x: x * x, native=native, others=others)
+    x = torch.full((3,), 3.0)
+    assert list(operation.contenders(x)) == ["vendor", "native", "by table"] and operation.decide(x) == ("native", "rule")
+    with twofold.precision("bf16"):
+        assert list(operation.contenders(x.double())) == ["vendor", "by table", "by half"]
+        assert all(run(x).tolist() == [9, 9, 9] for run in operation.contenders(x).values())
+    assert list(differentiable(square_forward, square_backward, others=others).contenders(x)) == ["plain", "by table"]
+    for name, route in {"by table": "by table", "by half": "by half", "by whole": "native"}.items():
+        with twofold.route(name):
+            assert operation.choose(x) == route
 
 
 def test_a_misspelt_route_is_refused_with_a_suggestion():
@@ -132,7 +162,7 @@ def test_function_transforms_see_through_the_plain_form():
 def test_the_compiler_sees_one_graph():
     model = torch_nn.Sequential(Linear(3, 4), Linear(4, 2))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    x = torch.randn(5, 3)
+    x = torch.randn(5, 1, 3)
     assert torch.equal(compiled(x), model(x))
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from twofold.layers import initialize as page
 from twofold.layers.initialize import INITIALIZERS, fans, initialize
+from twofold.space.connection import ConnectedConv2d, full
 
 RANDOM = [name for name in INITIALIZERS if name not in ("identity", "constant")]
 
@@ -188,6 +189,39 @@ def test_a_transposed_convolution_counts_its_inputs_on_the_first_axis():
     layer = nn.ConvTranspose2d(400, 50, 2)
     initialize(layer, "lecun_normal", seed=0)
     assert layer.weight.var().item() == pytest.approx(1 / 1600, rel=0.03)
+
+
+def striped(filters, channels):
+    """A table with few and many inputs for each map: map f sees the first 1, 2, .. channels."""
+    return torch.ones(filters, channels).tril(channels - filters).bool()
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal"])
+@pytest.mark.parametrize("law", VARIANCES)
+def test_a_connection_counts_what_its_own_map_sees_and_who_sees_its_channel(law, kind):
+    table = striped(4, 6)  # maps that see 3, 4, 5, 6 channels; channels that 4, 4, 4, 3, 2, 1 maps see
+    layer = ConnectedConv2d(6, 4, 40, table=table).double()
+    initialize(layer, f"{law}_{kind}", seed=0)
+    seen, seen_by = table.sum(1).tolist(), table.sum(0).tolist()
+    assert (seen, seen_by) == ([3, 4, 5, 6], [4, 4, 4, 3, 2, 1])
+    for kernel, (f, c) in zip(layer.weight.detach(), table.nonzero().tolist(), strict=True):
+        assert kernel.square().mean().item() == pytest.approx(VARIANCES[law](1600 * seen[f], 1600 * seen_by[c]), rel=0.15)
+    whole, plain = ConnectedConv2d(3, 2, 5, table=full(3, 2)), nn.Conv2d(3, 2, 5)
+    for model in (whole, plain):
+        initialize(model, f"{law}_{kind}", seed=0)
+    assert torch.equal(whole.dense(), plain.weight)
+
+
+def test_the_other_schemes_of_a_connection_table():
+    table = striped(4, 6)
+    layer = ConnectedConv2d(6, 4, 3, padding=1, table=table, bias=False).double()
+    initialize(layer, "orthogonal", seed=0, gain=2.0)
+    assert torch.allclose(layer.dense().flatten(1).norm(dim=1), torch.tensor(2.0).double(), rtol=1e-12)
+    initialize(layer, "identity")
+    maps = torch.randn(2, 6, 5, 5, generator=generator(), dtype=torch.float64)
+    assert torch.equal(layer(maps), maps[:, :4])
+    initialize(layer, "constant", value=0.5)
+    assert torch.equal(layer.dense(), 0.5 * table.double()[:, :, None, None].expand(4, 6, 3, 3))
 
 
 def forget_biases(layer):

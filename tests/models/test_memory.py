@@ -11,7 +11,7 @@ from twofold.models.memory import TRAINING, memory, refuse_beyond_memory
     ("name", "changes", "words"),
     [
         ("char-lstm", {"units": 10**7}, "weights need .* GiB of memory for the weights alone"),
-        ("vgg-mini", {"stages": "9999999 9999999 M"}, "weights need"),
+        ("vgg-mini", {"stages": "15000 " * 40 + "M"}, "weights need"),
         ("char-lstm", {"units": 10**19}, "expected units to be at most 16,777,216, got 10,000,000,000,000,000,000"),
         ("char-lstm", {"layers": 10**6}, "expected layers to be at most 1,000, got 1,000,000"),
         ("vgg-mini", {"stages": "99999999999 M"}, "expected filters to be at most 16,777,216"),

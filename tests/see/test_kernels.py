@@ -15,7 +15,7 @@ from twofold.space import filters
 NOISE = np.random.default_rng(0)
 
 
-def photograph(*shape):
+def noise(*shape):
     return NOISE.integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -34,13 +34,13 @@ def test_every_kernel_of_the_table_is_shown():
     assert [entry.name for entry in entries(["sobel", "box"])] == ["sobel vertical", "sobel horizontal", "box"]
 
 
-def test_the_page_holds_the_photograph_the_kernels_and_their_answers():
-    given = photograph(20, 30, 3)
+def test_the_page_holds_the_picture_the_kernels_and_their_answers():
+    given = noise(20, 30, 3)
     figure = kernels(given, "On noise", ["box", "sobel"])
-    picture, _, box, mean, sobel, edges, _, _ = images(figure)
+    shown, _, box, mean, sobel, edges, _, _ = images(figure)
     x = torch.from_numpy(given / 255).permute(2, 0, 1)[None]
     grey = (0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2])[:, None]
-    assert np.allclose(picture, given / 255) and np.allclose(box, 1 / 25) and np.array_equal(sobel, filters.sobel())
+    assert np.allclose(shown, given / 255) and np.allclose(box, 1 / 25) and np.array_equal(sobel, filters.sobel())
     assert np.allclose(mean, filters.apply(x, filters.box(5), "replicate")[0].permute(1, 2, 0))
     expected = filters.apply(grey, filters.sobel(), "replicate")[0, 0].numpy()
     assert np.allclose(edges, expected)
@@ -48,13 +48,14 @@ def test_the_page_holds_the_photograph_the_kernels_and_their_answers():
     assert figure.axes[0].images[5].get_clim() == (-scale, scale) and (abs(expected) > scale).mean() == pytest.approx(0.01, abs=0.003)
     found = words(figure)
     assert {"On noise", "20×30 pixels", "sobel vertical", "3×3, sum 0", "5×5, each 1/25", f"full colour ±{scale:.2g}"} <= set(found)
+    assert "Each kernel K slides over the picture x; its answer is" in found and not any("photo" in text for text in found)
     assert found.count("−2") == 2 and found.count("2") == 2  # the numbers of the two Sobel kernels
     assert not any(text.startswith(".") for text in words(kernels(given, "", ["gaussian"])))  # 13×13 have no room for numbers
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (40, 7, 1), (7, 300, 3), (900, 1100)])
 def test_every_size_is_drawn_unstretched_and_on_the_page(shape):
-    given = photograph(*shape)
+    given = noise(*shape)
     figure = kernels(given, "x", ["identity", "laplacian_of_gaussian", "gabor"])
     width, height = figure.get_size_inches()
     H, W = shape[:2]
@@ -70,8 +71,8 @@ def test_every_size_is_drawn_unstretched_and_on_the_page(shape):
     assert np.array_equal(answer(np.ones((4, 5, 1)), filters.sobel()), np.zeros((4, 5)))
 
 
-def test_the_same_photograph_gives_the_same_bytes():
-    given = photograph(9, 12)
+def test_the_same_picture_gives_the_same_bytes():
+    given = noise(9, 12)
     assert png_bytes(kernels(given, "a", ["line"]), 50) == png_bytes(kernels(given, "a", ["line"]), 50)
 
 
@@ -97,7 +98,7 @@ def test_what_cannot_be_drawn_is_refused(given, only, message):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(photograph(20, 30, 3)).save("street.png")
+    Image.fromarray(noise(20, 30, 3)).save("street.png")
     (tmp_path / "notes.png").write_text("no picture")
     return tmp_path
 
@@ -120,7 +121,7 @@ def test_see_kernels_writes_the_page_and_says_where(place, capsys):
         (["."], "is a folder, not a picture"),
         (["street.png", "--only", "sobel,gausian"], "got 'gausian'. Did you mean \"gaussian\"?"),
         (["street.png", "--out", "page.jpg"], "see kernels: expected --out as the name of a PNG file, for example page.png, got page.jpg"),
-        (["street.png", "--out", "street.png"], "--out street.png is the photograph itself"),
+        (["street.png", "--out", "street.png"], "--out street.png is the picture itself"),
         (["street.png", "--outt", "x.png"], "Unknown option: --outt. Did you mean --out?"),
         ([], "IMAGE"),
     ],

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from twofold.models.catalogue import build
+from twofold.see.describe import describe
 from twofold.see.summary import summarise
 
 
@@ -24,6 +25,38 @@ def test_a_shared_weight_is_counted_once():
     lines = summarise(model, torch.zeros(5, 2, dtype=torch.long))
     assert sum(line.weights for line in lines) == sum(p.numel() for p in model.parameters())
     assert next(line for line in lines if line.name == "head").weights == 30  # the bias alone
+
+
+class Tied(torch.nn.Module):
+    """Weights in every place: in layers that are called and that are not, held directly, in a list, and shared."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.spare, self.same = torch.nn.Linear(4, 3), torch.nn.Linear(4, 5), torch.nn.Linear(4, 3, bias=False)
+        self.same.weight = self.first.weight
+        self.scale = torch.nn.Parameter(torch.ones(3))
+        self.several = torch.nn.ParameterList([torch.ones(2), torch.ones(7)])
+        self.unknown = torch.nn.LazyLinear(2)
+
+    def forward(self, x):
+        return self.first(x) * self.scale + self.several[0].sum()
+
+
+def test_weights_that_no_called_layer_has_are_counted_and_listed_as_such():
+    model = Tied()
+    lines = summarise(model, torch.zeros(1, 4))
+    assert [(line.name, line.kind, line.output, line.weights) for line in lines] == [
+        ("first", "Linear", "1x3", 15),
+        ("", "Tied", "own weights", 3),
+        ("spare", "Linear", "not called", 25),
+        ("several", "ParameterList", "own weights", 9),
+    ]
+    assert [line.multiply_adds for line in lines] == [12, None, 0, None] and not any(line.bytes or line.shape for line in lines[1:])
+    del model.unknown
+    said = describe(model, (1, 4))
+    assert said.parameters == (52, "37 of them outside the layers that were called")
+    assert said.parameters.number == sum(p.numel() for p in model.parameters())
+    assert "spare    Linear         not called           25" in str(said) and said.multiply_adds.number == 12
 
 
 def test_the_model_is_left_as_it_was():

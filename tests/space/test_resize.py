@@ -14,8 +14,8 @@ from torch.nn import functional as F
 import twofold
 from twofold.layers.check import Case, check, check_drop_in, check_expression, check_message, noise
 from twofold.layers.differentiable import differentiable
-from twofold.space import resize as house
-from twofold.space.resize import COORDINATES, ROUNDINGS, Axis, Upsample, linear, nearest, resize
+from twofold.space.coordinates import COORDINATES, ROUNDINGS, Axis, positions
+from twofold.space.resize import Upsample, linear, nearest, resize
 
 HALF = Fraction(1, 2)
 
@@ -179,35 +179,11 @@ def test_constants_stay_and_ramps_stay_ramps_inside(axes, coordinates):
         )
         assert torch.allclose(y[0, 1], torch.full_like(y[0, 1], 7), rtol=1e-14)
         ratios = [None if factor == 2 else factor for _ in size]
-        rows = [house.positions(Axis(n, int(n * factor), r, coordinates)) for n, r in zip(size, ratios, strict=True)]
+        rows = [positions(Axis(n, int(n * factor), r, coordinates)) for n, r in zip(size, ratios, strict=True)]
         t = torch.stack(torch.meshgrid(*rows, indexing="ij"), -1)
         inside = ((t >= 0) & (t <= torch.tensor(size) - 1)).all(-1)
         assert inside.any() and torch.allclose(y[0, 0][inside], (t * slope).sum(-1)[inside], rtol=1e-12, atol=1e-12)
     assert torch.equal(resize(y, scale_factor=1, mode="linear"), y) and torch.equal(resize(y, tuple(y.shape[2:])), y)
-
-
-VECTORS = {  # by hand, from the formulas on top of the file
-    "half_pixel": ([0, 4, 8], {"size": 6, "mode": "linear"}, [0, 1, 3, 5, 7, 8]),
-    "align_corners": ([0, 4, 8], {"size": 5, "mode": "linear", "align_corners": True}, [0, 2, 4, 6, 8]),
-    "asymmetric": ([0, 4, 8], {"size": 6, "mode": "linear", "coordinates": "asymmetric"}, [0, 2, 4, 6, 8, 8]),
-    "half, one pixel": ([0, 4, 8], {"size": 1, "mode": "linear"}, [4]),
-    "pytorch, one pixel": ([0, 4, 8], {"size": 1, "mode": "linear", "coordinates": "pytorch_half_pixel"}, [0]),
-    "middles": ([1, 2, 3, 4], {"scale_factor": 0.6, "mode": "linear", "coordinates": "half_pixel_symmetric"}, [5 / 3, 10 / 3]),
-    "factor itself": ([1, 2, 3, 4], {"scale_factor": 0.6, "mode": "linear"}, [4 / 3, 3]),
-    "recomputed": ([1, 2, 3, 4], {"scale_factor": 0.6, "mode": "linear", "recompute_scale_factor": True}, [1.5, 3.5]),
-    "prefer floor": ([1, 2, 3, 4], {"size": 2, "coordinates": "half_pixel", "rounding": "round_prefer_floor"}, [1, 3]),
-    "prefer ceil": ([1, 2, 3, 4], {"size": 2, "coordinates": "half_pixel", "rounding": "round_prefer_ceil"}, [2, 4]),
-    "ceil": ([1, 2, 3, 4], {"size": 6, "coordinates": "asymmetric", "rounding": "ceil"}, [1, 2, 3, 3, 4, 4]),
-}
-
-
-@pytest.mark.parametrize("name", VECTORS)
-def test_numbers_on_paper(name):
-    values, options, expected = VECTORS[name]
-    for route in ("plain", "vendor"):
-        with twofold.route(route):
-            y = resize(torch.tensor([[values]], dtype=torch.float64), **options)
-        assert torch.allclose(y, torch.tensor([[expected]], dtype=torch.float64), rtol=1e-12), y
 
 
 def test_where_torch_takes_a_factor_for_another_we_keep_to_the_law():
@@ -253,44 +229,11 @@ def test_an_exporter_sees_torchs_operators_for_any_size(options, operator):
 
 X = torch.zeros(1, 2, 4, 4)
 BAD = {
-    "mode": (
-        lambda: Upsample(2, mode="cubic"),
-        'Upsample: expected mode to be one of "nearest", "nearest-exact", "linear", "bilinear", "trilinear", got \'cubic\'.',
-    ),
-    "area": (lambda: resize(X, 2, mode="area"), "got 'area'. Use AdaptiveAvgPool."),
-    "bicubic": (lambda: resize(X, 2, mode="bicubic"), "got 'bicubic'. Use torch.nn.functional.interpolate."),
     "antialias": (lambda: resize(X, 2, antialias=True), "resize: expected antialias=False, got True. Blur before you make maps smaller"),
-    "neither": (lambda: resize(X), "resize: expected size or scale_factor, got neither."),
-    "both": (lambda: Upsample(2, 2), "Upsample: expected size or scale_factor, got both."),
-    "size 0": (lambda: Upsample(0), "Upsample: expected size to be one whole number, from 1 to 2147483647, got 0."),
-    "size 2.5": (lambda: resize(X, 2.5), "resize: expected size to be one whole number or two, from 1"),
-    "three sizes": (lambda: resize(X, (2, 2, 2)), "got (2, 2, 2)."),
-    "factor 0": (lambda: Upsample(scale_factor=0), "Upsample: expected scale_factor to be a number above 0 or 1 of them, got 0."),
-    "factor nan": (lambda: resize(X, scale_factor=float("nan")), "expected scale_factor to be a number above 0 or 2 of them, got nan."),
-    "three factors": (lambda: resize(X, scale_factor=(2, 2, 2)), "above 0 or 2 of them, got (2, 2, 2)."),
-    "words": (lambda: resize(X, scale_factor="2"), "got '2'."),
     "nothing left": (
         lambda: Upsample(scale_factor=0.2)(X),
         "Upsample: nothing is left of maps of 4x4: they become 0x0. Use a larger scale_factor, or size.",
     ),
-    "coordinates": (
-        lambda: resize(X, 2, coordinates="tf_crop_and_resize"),
-        "resize: expected coordinates to be one of half_pixel, pytorch_",
-    ),
-    "rounding": (
-        lambda: resize(X, 2, rounding="up"),
-        "resize: expected rounding to be one of floor, ceil, round_prefer_floor, round_prefer_ceil",
-    ),
-    "rounding of linear": (
-        lambda: resize(X, 2, mode="linear", rounding="ceil"),
-        'rounding=\'ceil\' is for mode "nearest"; "linear" rounds nothing.',
-    ),
-    "corners of nearest": (lambda: Upsample(2, align_corners=False), 'align_corners is for linear modes; "nearest" takes coordinates='),
-    "twice": (
-        lambda: resize(X, 2, mode="linear", align_corners=True, coordinates="asymmetric"),
-        "align_corners=True and coordinates='asymmetric' say the same thing twice. Give one.",
-    ),
-    "recompute": (lambda: resize(X, 2, recompute_scale_factor=True), "recompute_scale_factor is for scale_factor; got size=2."),
     "rank": (lambda: resize(X[0, 0], 2), "resize input: expected (B, C, H, W), got (4, 4): 2 axes, not 4."),
     "no batch": (
         lambda: Upsample(2, mode="bilinear")(X[0]),

@@ -2,13 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from twofold.cli.options import Flag, MaybeWhole
 from twofold.cli.output import print_json, print_line
 
-Flag = Annotated[bool, Parameter(negative=())]
 Kind = Literal["max", "average", "power", "gaussian", "stochastic"]
 POOLS = {"max": "MaxPool", "average": "AvgPool", "power": "LPPool", "gaussian": "GaussianPool", "stochastic": "StochasticPool"}
 ADAPTIVE = {"max": "AdaptiveMaxPool", "average": "AdaptiveAvgPool"}
@@ -21,18 +21,18 @@ def conv(
     *,
     input: str = "",
     kernel: str | None = None,
-    filters: int | None = None,
+    filters: MaybeWhole = None,
     stride: str | None = None,
     padding: str | None = None,
     dilation: str | None = None,
-    groups: int | None = None,
+    groups: MaybeWhole = None,
     bias: bool = True,
     depthwise: Flag = False,
     transposed: Flag = False,
     output_padding: str | None = None,
     worked: Flag = False,
-    size: int | None = None,
-    seed: int | None = None,
+    size: MaybeWhole = None,
+    seed: MaybeWhole = None,
     out: Path | None = None,
     json: Flag = False,
 ) -> None:

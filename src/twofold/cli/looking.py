@@ -3,13 +3,13 @@
 import math
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
+from twofold.cli.options import Flag, MaybeWhole, Whole
 from twofold.cli.output import print_json, print_line, print_table
 
-Flag = Annotated[bool, Parameter(negative=())]
 LARGEST_INPUT = 1 << 26  # values: 3x4096x4096 fits
 MOST_STEPS = 100_000
 Changes = Annotated[list[str], Parameter(consume_multiple=True, negative=())]
@@ -26,7 +26,7 @@ def models(*, json: Flag = False) -> None:
     print_table(("name", "task", "weights", "what it is"), rows)
 
 
-def data(action: str = "", path: str = "", *, image_size: int | None = None, limit: int | None = None, json: Flag = False) -> None:
+def data(action: str = "", path: str = "", *, image_size: MaybeWhole = None, limit: MaybeWhole = None, json: Flag = False) -> None:
     """List the sources that come with Twofold, or check what lies at a path.
 
     Parameters
@@ -78,40 +78,23 @@ def summary(model: str, *, input: str = "", config: Changes | None = None, json:
     """
     import torch
 
-    from twofold.cli.training import read_changes
-    from twofold.models.catalogue import MODELS, build, configure, find
-    from twofold.run import load
     from twofold.see.summary import summarise
 
-    if model not in MODELS and Path(model).is_dir():
-        if config:
-            raise ValueError(f"summary: {model} is a run and has its own configuration; --config changes an architecture.")
-        run = load(model)
-        task, built, values = run.task.name, run.model, run.reading.model_config()
-    else:
-        task = find(model).task
-        shape = _shape(input) if task == "classify" and input else {}
-        settled = configure(model, **read_changes(config or []), **shape)
-        values = settled.as_dict()
-        built = build(model, **values)
-    if task == "classify":
-        shape = _shape(input) if input else {name: values[name] for name in ("in_channels", "height", "width")}
-        zeros = torch.zeros(1, shape["in_channels"], shape["height"], shape["width"])
-    else:
-        zeros = torch.zeros(_steps(input), 1, dtype=torch.long)
-    lines = summarise(built, zeros)
+    opened = _opened("summary", model, input, config)
+    zeros = torch.zeros(1, *opened.size) if opened.task == "classify" else torch.zeros(*opened.size, 1, dtype=torch.long)
+    lines = summarise(opened.built, zeros)
     totals = {
         "weights": sum(line.weights for line in lines),
         "multiply_adds": sum(line.multiply_adds or 0 for line in lines),
         "bytes": sum(line.bytes for line in lines),
     }
-    unknown = sum(line.multiply_adds is None for line in lines)
+    unknown = sum(line.multiply_adds is None and not line.apart for line in lines)
     if json:
         print_json({"model": model, "input": list(zeros.shape), "layers": [line._asdict() for line in lines], **totals})
         return
     rows = [
         (
-            *(line.name, line.kind, "x".join(map(str, line.shape)), line.weights),
+            *(line.name, line.kind, line.output, line.weights),
             "-" if line.multiply_adds is None else line.multiply_adds,
             *(line.bytes, line.sees, line.steps, line.route),
         )
@@ -124,8 +107,45 @@ def summary(model: str, *, input: str = "", config: Changes | None = None, json:
     print(f"bytes of all outputs: {totals['bytes']:,}")
 
 
-def doctor(*, json: Flag = False) -> None:
-    """Say what this installation can do, and what it lacks."""
+def doctor(
+    *,
+    routes: str = "",
+    input: str = "",
+    batch: Whole = 32,
+    precision: Literal["full", "bf16"] = "full",
+    config: Changes | None = None,
+    json: Flag = False,
+) -> None:
+    """Say what this installation can do, and what it lacks; of a model, which routes its layers take, and how long each would take.
+
+    Parameters
+    ----------
+    routes
+        The name of an architecture, or a run folder: measure a training step, and remember the choices.
+    input
+        With --routes, the input: CxHxW for pictures (3x64x64), the number of steps for text. Default: what the model is made for.
+    batch
+        With --routes: pictures or texts in a batch.
+    precision
+        With --routes: bf16 permits to round.
+    config
+        With --routes, changes to the architecture: units=256 layers=2.
+    json
+        Print JSON.
+    """
+    if routes:
+        from twofold.cli.routes import show_routes
+
+        opened = _opened("doctor", routes, input, config)
+        if batch < 1 or batch * math.prod(opened.size) > LARGEST_INPUT:
+            raise ValueError(
+                f"doctor: expected --batch of at least 1 and an input of at most {LARGEST_INPUT:,} values in all, "
+                f"got --batch {batch} of {'x'.join(map(str, opened.size))}."
+            )
+        show_routes(routes, opened.built, opened.task, opened.values, (batch, *opened.size), precision, json)
+        return
+    if input or batch != 32 or precision != "full" or config:
+        raise ValueError("doctor: --input, --batch, --precision and --config say how to run a model: name it, as in --routes lenet5.")
     from twofold.cli.doctor import examine
 
     found = examine()
@@ -135,19 +155,50 @@ def doctor(*, json: Flag = False) -> None:
     print_table(("what", "finding"), list(found.items()))
 
 
-def _shape(text: str) -> dict[str, int]:
+class _Opened(NamedTuple):
+    """A model, and the size of its input: CxHxW of pictures, the number of steps of text."""
+
+    built: Any
+    task: str
+    values: dict[str, Any]
+    size: tuple[int, ...]
+
+
+def _opened(who: str, model: str, input: str, config: list[str] | None) -> _Opened:
+    from twofold.cli.training import read_changes
+    from twofold.models.catalogue import MODELS, build, configure, find
+    from twofold.run import load
+
+    if model not in MODELS and Path(model).is_dir():
+        if config:
+            raise ValueError(f"{who}: {model} is a run and has its own configuration; --config changes an architecture.")
+        run = load(model)
+        task, built, values = run.task.name, run.model, run.reading.model_config()
+    else:
+        task = find(model).task
+        shape = _shape(who, input) if task == "classify" and input else {}
+        settled = configure(model, **read_changes(config or []), **shape)
+        values = settled.as_dict()
+        built = build(model, **values)
+    if task != "classify":
+        return _Opened(built, task, values, (_steps(who, input),))
+    shape = _shape(who, input) if input else {name: values[name] for name in ("in_channels", "height", "width")}
+    return _Opened(built, task, values, (shape["in_channels"], shape["height"], shape["width"]))
+
+
+def _shape(who: str, text: str) -> dict[str, int]:
     sizes = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
     if sizes is None or "0" in sizes.groups():
-        raise ValueError(f"summary: expected --input as CxHxW, for example 3x64x64, got {text!r}.")
+        raise ValueError(f"{who}: expected --input as CxHxW, for example 3x64x64, got {text!r}.")
     numbers = [int(size) for size in sizes.groups()]
     if math.prod(numbers) > LARGEST_INPUT:
-        raise ValueError(f"summary: expected --input of at most {LARGEST_INPUT:,} values, got {text}, which is {math.prod(numbers):,}.")
+        raise ValueError(f"{who}: expected --input of at most {LARGEST_INPUT:,} values, got {text}, which is {math.prod(numbers):,}.")
     return dict(zip(("in_channels", "height", "width"), numbers, strict=True))
 
 
-def _steps(text: str) -> int:
+def _steps(who: str, text: str) -> int:
     if text and (not text.isdecimal() or not 1 <= int(text) <= MOST_STEPS):
         raise ValueError(
-            f"summary: expected --input as a number of steps for a language model, 1 to {MOST_STEPS:,}, for example 64, got {text!r}."
+            f"{who}: expected --input as a number of steps for a language model, 1 to {MOST_STEPS:,}, for example 64, got {text!r}."
         )
     return int(text or 64)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from twofold.cli.options import Flag, MaybeWhole
 from twofold.cli.output import print_json, print_line
 from twofold.train.settings import Learning, Optimisation
 
@@ -14,15 +15,15 @@ def train(
     *,
     model: str = "",
     config: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    limit: int | None = None,
-    image_size: int | None = None,
+    limit: MaybeWhole = None,
+    image_size: MaybeWhole = None,
     unit: str | None = None,
     learning: Annotated[Learning | None, Parameter(name="*")] = None,
     optimisation: Annotated[Optimisation | None, Parameter(name="*")] = None,
     out: Path | None = None,
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Flag = False,
     resume: Path | None = None,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Flag = False,
 ) -> None:
     """Train a model. What you do not set follows the recipe of the source.
 

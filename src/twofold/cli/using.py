@@ -2,13 +2,10 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
-
+from twofold.cli.options import Flag, Whole
 from twofold.cli.output import print_csv, print_json, print_table, visible
-
-Flag = Annotated[bool, Parameter(negative=())]
 
 
 def evaluate(
@@ -47,7 +44,7 @@ def evaluate(
 def predict(
     run: Path,
     *pictures: Path,
-    top: int = 3,
+    top: Whole = 3,
     resize: Flag = False,
     format: Literal["table", "json", "csv"] = "table",
     json: Flag = False,
@@ -91,11 +88,11 @@ def sample(
     run: Path,
     *,
     prompt: str = "",
-    length: int = 400,
+    length: Whole = 400,
     temperature: float = 0.8,
-    top_k: int = 0,
+    top_k: Whole = 0,
     top_p: float = 1.0,
-    seed: int = 0,
+    seed: Whole = 0,
     json: Flag = False,
 ) -> None:
     """Let a language model write.

@@ -18,26 +18,12 @@ from twofold import kernels
 from twofold.kernels.fit import Window, geometry, obstacle
 
 CHOOSE, DIRECT, WINOGRAD = 0, 1, 2
-HELD = 1 << 15  # C F, above which the direct sums of a weight gradient leave the second cache
-MANY = 24  # channels and filters from which on Winograd's algorithm is chosen
-
-
-def summed_here(x_BCHW: Tensor, weight_FCij: Tensor, window: Window, groups: int, algorithm: int = CHOOSE) -> bool:
-    """Whether the gradient of the weights is computed here: few weights, or Winograd's algorithm, whose threads share their sums."""
-    filters, channels = weight_FCij.shape[0], weight_FCij.shape[1]
-    tiled = window.kernel == (3, 3) and window.stride == (1, 1) and window.dilation == (1, 1)
-    enough = min(channels, filters // groups) >= MANY and min(window.output_size(tuple(x_BCHW.shape[2:]))) > 1
-    chosen = algorithm == WINOGRAD or (algorithm == CHOOSE and enough)
-    return filters * channels <= HELD or (tiled and chosen)
 
 
 def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> str:
     """Why the compiled form cannot serve, or ''."""
     if x_BCHW.dim() != 4:
         return "needs maps of two axes"
-    top, bottom, left, right = window.padding
-    if (top != bottom or left != right) and (window.stride != (1, 1) or not summed_here(x_BCHW, weight_FCij, window, groups)):
-        return "needs equal padding on both sides where a stride is not 1 or the channels are many"
     return obstacle(x_BCHW, weight_FCij, bias_F)
 
 
@@ -45,8 +31,8 @@ def reduced_unfit() -> str:
     """Why products of bfloat16 cannot be had, or ''."""
     if not kernels.available():
         return kernels.reason()
-    known = torch.ops.twofold.convolution_reduces()
-    return "" if known else "needs a processor with AVX512_BF16 (and kernels built by a compiler that knows it)"
+    lacks = not torch.ops.twofold.convolution_reduces()
+    return "needs a processor with AVX512_BF16, and kernels built by a compiler that knows it" if lacks else ""
 
 
 def forward(
@@ -98,19 +84,8 @@ def backward(
     reduced: bool = False,
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """(dx_BCHW, dweight_FCij, dbias_F); dx is None where it is not wanted."""
-    dy, height, width = dy_BFPQ.contiguous(), x_BCHW.shape[2], x_BCHW.shape[3]
-    numbers = geometry(window, height, width)
-    dx_here, dweight_here = window.stride == (1, 1), summed_here(x_BCHW, weight_FCij, window, groups, algorithm)
-    theirs = (with_dx and not dx_here, not dweight_here, not dweight_here and has_bias)
-    dx = dweight = dbias = None
-    if any(theirs):
-        filters, sides = [weight_FCij.shape[0]] if has_bias else None, window.padding[::2]
-        dx, dweight, dbias = torch.ops.aten.convolution_backward.default(
-            dy, x_BCHW, weight_FCij, filters, window.stride, sides, window.dilation, False, (0, 0), groups, theirs
-        )
-    if with_dx and dx_here:
-        dx = torch.ops.twofold.convolution_dx.default(dy, weight_FCij, numbers, groups, height, width, algorithm, reduced)
-    if dweight_here:
-        dweight, dbias = torch.ops.twofold.convolution_dweight.default(x_BCHW, dy, numbers, groups, has_bias, algorithm, reduced)
-    assert dweight is not None
-    return dx, dweight, dbias if has_bias else None
+    numbers = geometry(window, x_BCHW.shape[2], x_BCHW.shape[3])
+    dx, dweight, dbias = torch.ops.twofold.convolution_backward.default(
+        dy_BFPQ.contiguous(), x_BCHW, weight_FCij, numbers, groups, has_bias, with_dx, True, algorithm, reduced
+    )
+    return dx, dweight, dbias

@@ -10,15 +10,17 @@ records. What forward computed on the way (gates, normalised values) depends on 
 with autograd watching; otherwise the second derivative would miss those terms in silence.
 """
 
-from collections.abc import Callable
-from functools import reduce
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from twofold.layers.routes import traced, wanted_route
+from twofold.layers.forms import FORMS, bf16_permitted, by_form, forms_of
+from twofold.layers.measured import fastest
+from twofold.layers.routes import FURTHER, traced, wanted_route
 
 Forward = Callable[..., tuple[Any, Any]]
 Backward = Callable[[Any, Any], Any]
@@ -34,14 +36,26 @@ class Pair(NamedTuple):
 class Native(NamedTuple):
     """A compiled pair, and the question whether it can serve: `unfit(*arguments)` is the reason why not, or ''.
 
-    `worth(*arguments)`: whether `auto` should take it where it fits; without it, always. Its `saved` has the type of the plain form's, or
-    an attribute `compiled` that is true: then second derivatives start anew from the arguments, as with floating-point intermediates.
+    `worth(*arguments)`: whether `auto` should take it where it fits; None: nobody knows, measure. Without it, always. Its `saved` has the
+    type of the plain form's, or an attribute `compiled` that is true: then second derivatives start anew from the arguments, as with
+    floating-point intermediates. Where `backward` is None, `forward` returns y alone and is a node of autograd by itself.
     """
 
-    forward: Forward
-    backward: Backward
+    forward: Callable[..., Any]
+    backward: Backward | None
     unfit: Callable[..., str]
-    worth: Callable[..., bool] | None = None
+    worth: Callable[..., bool | None] | None = None
+
+
+class Other(NamedTuple):
+    """One more way to compute y, differentiable by itself, that `auto` may take where it is measured to be the fastest.
+
+    `unfit(*arguments)`: the reason why it cannot serve, or ''. `reduced`: it rounds, so it needs `with precision("bf16")`.
+    """
+
+    compute: Callable[..., Any]
+    unfit: Callable[..., str] = lambda *_: ""
+    reduced: bool = False
 
 
 class _Bridge(torch.autograd.Function):
@@ -128,10 +142,23 @@ def _like(value: tuple[Any, ...], parts: list[Any]) -> tuple[Any, ...]:
 class Operation:
     """A differentiable operation with routes. Call it with forward's arguments: it returns y."""
 
-    def __init__(self, forward: Forward, backward: Backward, vendor: Callable[..., Any] | None, native: Native | None) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        backward: Backward,
+        vendor: Callable[..., Any] | None,
+        native: Native | None,
+        layouts: bool,
+        reduced: bool,
+        others: Mapping[str, Other],
+    ) -> None:
         self.plain = Pair(forward, backward)
         self.vendor = vendor
         self.native = native
+        self.layouts, self.reduced, self.others = layouts, reduced, others
+        self.open = layouts or any(not other.reduced for other in others.values())  # a choice even without native and permission
+        self.rounds = reduced or any(other.reduced for other in others.values())
+        FURTHER.extend(name for name in others if name not in FURTHER)
         self.__name__ = forward.__module__.rsplit(".", 1)[-1]
         self.__doc__ = forward.__doc__
 
@@ -144,35 +171,74 @@ class Operation:
             names.append("native")
         return names
 
+    def contenders(self, *arguments: Any) -> dict[str, Callable[..., Any]]:
+        """What `auto` may choose among for these arguments; what rounds only where the user permits it."""
+        permitted = bf16_permitted()
+        names = [name for name in self.routes(*arguments) if name != "plain" or self.vendor is None]
+        names += forms_of(arguments, self.layouts, self.reduced and permitted) if self.vendor is not None else []
+        names += [name for name, other in self.others.items() if (permitted or not other.reduced) and not other.unfit(*arguments)]
+        return {name: partial(self.by, name) for name in names}
+
     def choose(self, *arguments: Any) -> str:
-        """The route for these arguments: the wanted one, or by the rule native, vendor, plain.
+        """The route for these arguments: the wanted one, or that of `auto`.
 
         Raises ValueError where the wanted route exists but cannot serve, with the reason.
         """
+        return self.decide(*arguments)[0]
+
+    def decide(self, *arguments: Any) -> tuple[str, str]:
+        """(the route for these arguments, why)"""
+        default = "vendor" if self.vendor is not None else "plain"
         if torch.compiler.is_compiling():  # the compiler fuses torch's own operators; it cannot look into ours
-            return "vendor" if self.vendor is not None else "plain"
-        wanted = wanted_route()
-        if wanted == "plain" or (wanted == "vendor" and self.vendor is not None):
-            return wanted
+            return default, "a compiler looks on"
+        wanted, native = wanted_route(), self.native
+        if wanted != "auto" and self._has(wanted, arguments):
+            return wanted, "asked for"
+        rule: bool | None = None if self.open else False  # True: native, False: the default, None: nobody knows
+        if native is not None:
+            rule = native.worth is None or native.worth(*arguments)
+            if rule and native.unfit(*arguments):
+                rule = None if self.open else False
+        if (rule is None or (self.rounds and bf16_permitted())) and not traced():
+            kept = "native" if rule else default
+            return fastest(self._name(), arguments, kept, partial(self._in_question, kept, rule is not None, arguments))
+        if rule and not traced():
+            return "native", "rule"
+        return default, "rule" if native is not None else "only one"
+
+    def _has(self, wanted: str, arguments: tuple[Any, ...]) -> bool:
+        """Whether there is the wanted route. Raises ValueError where it cannot serve these arguments."""
         if wanted == "native" and self.native is not None:
             reason = self.native.unfit(*arguments)
             if reason:
                 raise ValueError(f'route "native": {reason}. Use route("auto"), which takes what fits.')
-            return "native"
-        if self.native is not None and self._native_wins(*arguments) and not traced():
-            return "native"
-        return "vendor" if self.vendor is not None else "plain"
+            return True
+        if wanted in self.others:
+            return not self.others[wanted].unfit(*arguments)
+        if wanted == "plain" or self.vendor is None:
+            return wanted == "plain"
+        return wanted == "vendor" or wanted in forms_of(arguments, self.layouts, self.reduced)
 
-    def _native_wins(self, *arguments: Any) -> bool:
-        assert self.native is not None
-        worth = self.native.worth
-        return (worth is None or worth(*arguments)) and not self.native.unfit(*arguments)
+    def _in_question(self, kept: str, ruled: bool, arguments: tuple[Any, ...]) -> dict[str, Callable[..., Any]]:
+        """The contenders; where a rule has chosen, its choice and those that round, of which it knows nothing."""
+        rounding = {name for name, form in FORMS.items() if form.reduced} | {name for name, other in self.others.items() if other.reduced}
+        return {name: run for name, run in self.contenders(*arguments).items() if not ruled or name == kept or name in rounding}
+
+    def _name(self) -> str:
+        """What a measurement is remembered by."""
+        forward = self.plain.forward
+        return f"{forward.__module__}.{forward.__name__}{' in bf16' if self.rounds and bf16_permitted() else ''}"
 
     def by(self, route_name: str, *arguments: Any) -> Any:
         """Apply by the named route."""
         if route_name == "vendor":
             assert self.vendor is not None
             return self.vendor(*arguments)
+        if route_name in FORMS:
+            assert self.vendor is not None
+            return by_form(route_name, self.vendor, arguments)
+        if route_name in self.others:
+            return self.others[route_name].compute(*arguments)
         pair = self.plain if route_name == "plain" else self.native
         assert pair is not None
         for kind in ("cpu", "cuda"):
@@ -184,6 +250,8 @@ class Operation:
     def _compute(self, pair: Pair | Native, arguments: tuple[Any, ...]) -> Any:
         if traced():
             return self.plain.forward(*arguments)[0]  # a tracer differentiates what it sees
+        if pair.backward is None:
+            return pair.forward(*arguments)
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
             return _Bridge.apply(pair, self.plain, *arguments)
         return pair.forward(*arguments)[0]
@@ -201,9 +269,19 @@ class Operation:
 
 
 def differentiable(
-    forward: Forward, backward: Backward, *, vendor: Callable[..., Any] | None = None, native: Native | None = None
+    forward: Forward,
+    backward: Backward,
+    *,
+    vendor: Callable[..., Any] | None = None,
+    native: Native | None = None,
+    layouts: bool = False,
+    reduced: bool = False,
+    others: Mapping[str, Other] | None = None,
 ) -> Operation:
     """Make an operation of a plain pair. `vendor` takes forward's arguments and returns y, differentiable by torch itself.
+
+    Further contenders of `auto`: the vendor in the other layout (`layouts`), the vendor in bf16 where the user permits it (`reduced`),
+    and `others` by name.
 
     The leading arguments of forward are those that backward returns gradients for, in the same order.
 
@@ -215,7 +293,7 @@ def differentiable(
     >>> square(x).backward(); x.grad
     tensor(6.)
     """
-    return Operation(forward, backward, vendor, native)
+    return Operation(forward, backward, vendor, native, layouts, reduced, others or {})
 
 
 def _same_precision(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -9,6 +9,8 @@ forward, fan_in Var[W] = 1; for gradients on the way back, fan_out Var[W] = 1:
     orthogonal   W W' = gain^2 I, or W' W               Saxe, McClelland and Ganguli, ICLR 2014: all lengths are kept
     identity     y = x                                  Le, Jaitly and Hinton, 2015, section 3, for recurrent weights
     uniform(low, high), normal(mean, std), constant(value)
+    where output map f sees n_f of C maps, and map c is seen by n_c of F (a connection table):
+                 fan_in = n_f taps, fan_out = n_c taps, each connection by its own; orthogonal: every map's kernel has length gain
 
 A uniform distribution on -a..a has variance a^2 / 3. Every function fills the weight in place, without a graph, from the generator
 or from torch's own, and returns it. Numbers are drawn on the generator's device, so that a seed means the same on every device.
@@ -38,6 +40,14 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1] * taps, shape[0] * taps
 
 
+# Var[W] by (fan_in, fan_out), or by one of each where connections differ.
+LAWS: dict[str, Callable[[Any, Any], Any]] = {
+    "lecun": lambda fan_in, fan_out: 1 / fan_in,
+    "glorot": lambda fan_in, fan_out: 2 / (fan_in + fan_out),
+    "he": lambda fan_in, fan_out: 2 / fan_in,
+}
+
+
 def uniform(weight: Tensor, generator: Generator | None = None, low: float = -0.1, high: float = 0.1) -> Tensor:
     """Each number from low..high with equal probability."""
     if not low < high:
@@ -54,32 +64,32 @@ def normal(weight: Tensor, generator: Generator | None = None, mean: float = 0.0
 
 def lecun_uniform(weight: Tensor, generator: Generator | None = None) -> Tensor:
     """Uniform with variance 1 / fan_in."""
-    return uniform_of_variance(weight, generator, 1 / fans(weight.shape)[0])
+    return uniform_of_variance(weight, generator, LAWS["lecun"](*fans(weight.shape)))
 
 
 def lecun_normal(weight: Tensor, generator: Generator | None = None) -> Tensor:
     """Normal with variance 1 / fan_in."""
-    return normal(weight, generator, std=fans(weight.shape)[0] ** -0.5)
+    return normal(weight, generator, std=LAWS["lecun"](*fans(weight.shape)) ** 0.5)
 
 
 def glorot_uniform(weight: Tensor, generator: Generator | None = None) -> Tensor:
     """Uniform with variance 2 / (fan_in + fan_out)."""
-    return uniform_of_variance(weight, generator, 2 / sum(fans(weight.shape)))
+    return uniform_of_variance(weight, generator, LAWS["glorot"](*fans(weight.shape)))
 
 
 def glorot_normal(weight: Tensor, generator: Generator | None = None) -> Tensor:
     """Normal with variance 2 / (fan_in + fan_out)."""
-    return normal(weight, generator, std=(2 / sum(fans(weight.shape))) ** 0.5)
+    return normal(weight, generator, std=LAWS["glorot"](*fans(weight.shape)) ** 0.5)
 
 
 def he_uniform(weight: Tensor, generator: Generator | None = None) -> Tensor:
     """Uniform with variance 2 / fan_in."""
-    return uniform_of_variance(weight, generator, 2 / fans(weight.shape)[0])
+    return uniform_of_variance(weight, generator, LAWS["he"](*fans(weight.shape)))
 
 
 def he_normal(weight: Tensor, generator: Generator | None = None) -> Tensor:
     """Normal with variance 2 / fan_in."""
-    return normal(weight, generator, std=(2 / fans(weight.shape)[0]) ** 0.5)
+    return normal(weight, generator, std=LAWS["he"](*fans(weight.shape)) ** 0.5)
 
 
 def orthogonal(weight: Tensor, generator: Generator | None = None, gain: float = 1.0) -> Tensor:
@@ -139,7 +149,8 @@ def initialize(
     """Fill every weight of 2 or more axes in the module, and in all that it holds, by the scheme, and the biases beside it with `bias`.
 
     scheme: a name of INITIALIZERS; options: that function's own (gain, std, low, high, value). seed: None draws from torch's generator.
-    A weight that stacks several maps is filled map by map: the gates of a recurrent layer, the groups of a convolution.
+    A weight that stacks several maps is filled map by map: the gates of a recurrent layer, the groups of a convolution. Where a layer has
+    a connection table, the fans are those of each connection.
     Where two biases are added (bias_ih, bias_hh) the second is 0. forget_bias: that of every LSTM's forget gate, which at about 1
     remembers from the start (Jozefowicz et al., ICML 2015, section 2.2); None keeps the one that the layer was built with, if any.
     Left alone: frozen weights (requires_grad=False), weights of one axis, and biases without a weight of 2 axes (normalisation).
@@ -163,6 +174,10 @@ def initialize(
         for name, weight in weights.items():
             if weight.requires_grad and id(weight) not in done:
                 done.add(id(weight))
+                table = connections(part, name, weight)
+                if table is not None:
+                    fill_connections(weight.detach(), table, function, generator, options)
+                    continue
                 for block in blocks(part, name, weight):
                     function(block, generator, **options)
         if isinstance(part, nn.Embedding) and part.padding_idx is not None and part.weight.requires_grad:
@@ -199,6 +214,32 @@ def blocks(part: nn.Module, name: str, weight: Tensor) -> Iterator[Tensor]:
     transposed = isinstance(part, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     for block in weight.detach().chunk(getattr(part, "groups", 1) if name == "weight" else 1):
         yield block.transpose(0, 1) if transposed else block
+
+
+def connections(part: nn.Module, name: str, weight: Tensor) -> Tensor | None:
+    """table_FC of truth values where the weight has a kernel for each true place."""
+    table = getattr(part, "table", None)
+    if name != "weight" or not isinstance(table, Tensor) or table.dtype != torch.bool or table.dim() != 2:
+        return None
+    return table if int(table.sum()) == len(weight) else None
+
+
+def fill_connections(
+    weight_Nk: Tensor, table_FC: Tensor, function: Callable[..., Tensor], generator: Generator | None, options: dict[str, Any]
+) -> None:
+    """Fill the N kernels (N, 1, kernel...) of the true places of the table, row by row.
+
+    The kernels of all F x C places are drawn with the fans of a full table; those that exist are brought to the fans that they have.
+    """
+    dense_FCk = function(weight_Nk.new_empty((*table_FC.shape, *weight_Nk.shape[2:])), generator, **options)
+    law, (filters, channels) = LAWS.get(function.__name__.split("_")[0]), table_FC.shape
+    scale_FC = torch.ones_like(table_FC, dtype=dense_FCk.dtype)
+    if law is not None:
+        scale_FC = scale_FC * (law(table_FC.sum(1, keepdim=True), table_FC.sum(0)) / law(channels, filters)).sqrt()
+    elif function is orthogonal:
+        squares_FC = dense_FCk.flatten(2).square().sum(2) * table_FC
+        scale_FC = scale_FC * options.get("gain", 1.0) * squares_FC.sum(1, keepdim=True).rsqrt()
+    fill(weight_Nk, (dense_FCk * scale_FC.reshape(*table_FC.shape, *[1] * (dense_FCk.dim() - 2)))[table_FC].unsqueeze(1))
 
 
 def fill_biases(part: nn.Module, own: dict[str, nn.Parameter], bias: float, forget_bias: float | None) -> bool:

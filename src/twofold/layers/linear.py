@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twofold.layers.differentiable import differentiable
+from twofold.kernels import dense as kernel
+from twofold.kernels import nodes
+from twofold.layers.differentiable import Native, differentiable
 from twofold.layers.expect import expect_floating, expect_positive, expect_shape, expect_tensor
 from twofold.layers.routes import Routed
 
@@ -40,7 +42,7 @@ def backward(dy_BU: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor | None
     return dx_BD, dweight_UD, dy_RU.sum(0) if saved.has_bias else None
 
 
-linear = differentiable(forward, backward, vendor=F.linear)
+linear = differentiable(forward, backward, vendor=F.linear, native=Native(nodes.dense, None, kernel.unfit, kernel.worth), reduced=True)
 
 
 class Linear(Routed, nn.Linear):
@@ -60,10 +62,14 @@ class Linear(Routed, nn.Linear):
         super().__init__(in_features, out_features, bias, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
+        self.expect_input(input)
+        return self.run(linear, input, self.weight, self.bias)
+
+    def expect_input(self, input: Tensor) -> None:
+        """ValueError unless the input has the features that the weights ask for."""
         expect_tensor("Linear input", input)
         if input.dim() == 0 or input.shape[-1] != self.in_features:
             cause = "Feature maps? Flatten them first: x.flatten(1)." if input.dim() > 2 else ""
             leading = " ".join(f"B{axis}" for axis in range(1, input.dim() - 1))
             expect_shape("Linear input", input, f"B {leading} D", {"D": self.in_features}, cause)
         expect_floating("Linear input", input, self.weight)
-        return self.run(linear, input, self.weight, self.bias)

@@ -12,6 +12,7 @@ Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolution
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -59,7 +60,9 @@ def near(x_BCH: Tensor, before: int, after: int) -> Tensor:
 
 
 def vendor(x_BCH: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """PyTorch's own; it cannot view every volume as it wants to, so it gets a contiguous one."""
+    """PyTorch's own; it cannot view every volume as it wants to, so it gets a contiguous one, and has no half precision for maps."""
+    if x_BCH.dim() > 3 and x_BCH.dtype in (torch.float16, torch.bfloat16) and x_BCH.device.type == "cpu":
+        return vendor(x_BCH.float(), size, alpha, beta, k).to(x_BCH.dtype)
     return F.local_response_norm(x_BCH.contiguous() if x_BCH.dim() > 4 else x_BCH, size, alpha, beta, k)
 
 

@@ -3,7 +3,8 @@
 plain    the definition, in torch operations, its backward pass written out beneath it
 vendor   PyTorch's own operator (oneDNN, cuDNN)
 native   our compiled kernels
-auto     the fastest that is right for this operation, shape, dtype and device; the default
+auto     the fastest that is right for this operation, shape, dtype and device; the default: a rule where one is known, else a
+         measurement that is remembered (measured.py). It knows the vendor in other forms, too (forms.py)
 
 >>> import torch, twofold
 >>> from twofold import nn
@@ -23,7 +24,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from twofold.layers.forms import FORMS
+
 ROUTES = ("plain", "vendor", "native", "auto")
+FURTHER = list(FORMS)  # the forms of the vendor, and what operations offer beside them (differentiable.py)
 
 _wanted: ContextVar[str] = ContextVar("route", default="auto")
 
@@ -32,12 +36,13 @@ _wanted: ContextVar[str] = ContextVar("route", default="auto")
 def route(name: str) -> Iterator[None]:
     """Within the block every operation of this thread takes the route `name`.
 
+    `name` may also be a further one: "vendor channels last", "vendor bf16" (which is a permission to round, too).
     An operation that has no such route at all keeps the choice of `auto`; one that has it but cannot serve the input
     (a native kernel that was not built, a dtype it lacks) raises ValueError with the reason. Nothing is swapped in silence:
     `layer.last_route` says what ran. The backward pass follows the route of its forward pass.
     """
-    if name not in ROUTES:
-        near = get_close_matches(name, ROUTES, 1)
+    if name not in ROUTES and name not in FURTHER:
+        near = get_close_matches(str(name), [*ROUTES, *FURTHER], 1)
         hint = f' Did you mean "{near[0]}"?' if near else ""
         raise ValueError(f"route: expected one of {', '.join(ROUTES)}, got {name!r}.{hint}")
     token = _wanted.set(name)
@@ -58,19 +63,21 @@ def traced() -> bool:
 
 
 class Routed(nn.Module):
-    """A layer that says which route it took: mixed in before the torch module that it stands in for."""
+    """A layer that says which route it took, and why: mixed in before the torch module that it stands in for."""
 
     last_route: str | None = None
+    last_reason: str = ""
 
-    def took(self, route_name: str) -> None:
+    def took(self, route_name: str, why: str = "") -> None:
         """Remember the route of the call in progress."""
         if not torch.compiler.is_compiling():
-            self.__dict__["last_route"] = route_name  # not Module.__setattr__: that costs microseconds per call
+            known = self.__dict__  # not Module.__setattr__: that costs microseconds per call
+            known["last_route"], known["last_reason"] = route_name, why
 
     def run(self, operation: Callable[..., Any], *arguments: Any) -> Any:
         """Apply a `differentiable` operation by the route that suits, and remember which."""
-        chosen = operation.choose(*arguments)  # type: ignore[attr-defined]
-        self.took(chosen)
+        chosen, why = operation.decide(*arguments)  # type: ignore[attr-defined]
+        self.took(chosen, why)
         return operation.by(chosen, *arguments)  # type: ignore[attr-defined]
 
 

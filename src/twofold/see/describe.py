@@ -90,17 +90,16 @@ def _model(model: nn.Module, shape: tuple[int, ...], batch: str, trial: Trial) -
         lines = summarise(on_meta(model), *inputs_of(model, shape, "meta"))
     except RuntimeError:  # a layer that asks for numbers
         lines = summarise(deepcopy(model), *inputs_of(model, shape, trial.on))
-    weights = sum(p.numel() for p in model.parameters())
-    outside = weights - sum(line.weights for line in lines)
+    apart = sum(line.weights for line in lines if line.apart)
     told = sum(line.multiply_adds or 0 for line in lines)
-    complete = all(line.multiply_adds is not None for line in lines) and told >= trial.products
+    complete = all(line.multiply_adds is not None or line.apart for line in lines) and told >= trial.products
     return Description(
         type(model).__name__,
         batch,
         shape,
         tuple(trial.output.shape),
         (),
-        Counted(weights, f"{outside:,} of them in no layer of the table" if outside else ""),
+        Counted(sum(line.weights for line in lines), f"{apart:,} of them outside the layers that were called" if apart else ""),
         Counted(told, "") if complete else Counted(max(told, trial.products), MEASURED),
         Counted(sum(line.bytes for line in lines), "of all layers in the table"),
         _kept(trial),

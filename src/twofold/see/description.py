@@ -97,7 +97,7 @@ def size_in_words(count: int) -> str:
 
 def _row(line: Line) -> tuple[Any, ...]:
     work = "-" if line.multiply_adds is None else line.multiply_adds
-    return line.name, line.kind, _by(line.shape), line.weights, work, line.bytes, line.sees, line.steps
+    return line.name, line.kind, line.output, line.weights, work, line.bytes, line.sees, line.steps
 
 
 def _entry(name: str, text: str) -> str:

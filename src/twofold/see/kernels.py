@@ -1,10 +1,10 @@
-"""Fixed kernels on a photograph: each kernel as a matrix, and beside it what it answers.     H W photograph, rows x columns kernel
+"""Fixed kernels on a picture: each kernel as a matrix, and beside it what it answers.     H W picture, rows x columns kernel
 
     sum K = 1    a picture again, drawn in its own colours, cut to black and white where it leaves 0..1
     sum K = 0    answers of both signs to the brightness 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), blue below zero, white at zero,
                  orange above; full colour is the size that one answer in a hundred exceeds
 
-The photograph is first reduced to the pixels of its tile, so that an edge one pixel wide is seen; edges continue their last pixel.
+The picture is first reduced to the pixels of its tile, so that an edge one pixel wide is seen; edges continue their last pixel.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +45,7 @@ def _turned(degrees: int) -> Entry:
 # In the order of the page, two in a row; the names are those of filters.FILTERS.
 SHOWN: Final[Mapping[str, tuple[Entry, ...]]] = MappingProxyType(
     {
-        "identity": (Entry("identity", "the photograph itself", filters.identity),),
+        "identity": (Entry("identity", "the picture itself", filters.identity),),
         "sharpen": (Entry("sharpen", "itself less its Laplacian", filters.sharpen),),
         "box": (Entry("box", "the mean of 5×5 pixels", lambda: filters.box(5)),),
         "gaussian": (Entry("gaussian", "blur, sigma 2 pixels", lambda: filters.gaussian(13, 2.0)),),
@@ -81,22 +81,22 @@ GAP, KERNEL, BETWEEN = 0.45, 1.45, 0.15  # inches: between the columns, the side
 COLUMN: Final = (style.WIDTH - 2 * EDGE - GAP) / 2
 ANSWER: Final = COLUMN - KERNEL - BETWEEN
 TOP, OVER, UNDER = 0.95, 0.32, 0.38  # inches: the title of the page, of a kernel, and the line beneath with its gap
-NARROWEST: Final = 1.0  # width over height of a tile: photographs that are taller get a narrower one
-PHOTOGRAPH: Final = 1.25  # times as large as an answer
+NARROWEST: Final = 1.0  # width over height of a tile: pictures that are taller get a narrower one
+LARGER: Final = 1.25  # times as large as an answer
 GREY: Final = (0.299, 0.587, 0.114)
 
 
-def kernels(photograph: Values, title: str, only: Sequence[str] = ()) -> "Figure":
-    """Draw the photograph, each kernel with its numbers where they fit, and its answer. `only`: names of SHOWN; all if empty.
+def kernels(picture: Values, title: str, only: Sequence[str] = ()) -> "Figure":
+    """Draw the picture, each kernel with its numbers where they fit, and its answer. `only`: names of SHOWN; all if empty.
 
-    photograph: (H, W) or (H, W, 3), bytes or 0..1. Raises ValueError for another shape, numbers that are not finite, unknown names.
+    picture: (H, W) or (H, W, 3), bytes or 0..1. Raises ValueError for another shape, numbers that are not finite, unknown names.
     """
     shown = entries(only)
-    picture_HWC = _picture(photograph)
+    picture_HWC = _picture(picture)
     H, W = picture_HWC.shape[:2]
     tile = _inside(ANSWER, W / H)
     reduced = _reduced(picture_HWC, tile)
-    large = Box(EDGE, TOP, PHOTOGRAPH * tile.width, PHOTOGRAPH * tile.height)
+    large = Box(EDGE, TOP, LARGER * tile.width, LARGER * tile.height)
     first = TOP + max(large.height, LEGEND_HEIGHT) + 0.35
     step = OVER + max(tile.height, KERNEL) + UNDER
     figure, axes = _page(first + -(-len(shown) // 2) * step + 0.1)
@@ -104,7 +104,7 @@ def kernels(photograph: Values, title: str, only: Sequence[str] = ()) -> "Figure
     below += f", reduced to {reduced.shape[0]}×{reduced.shape[1]} for the answers" if reduced.shape != picture_HWC.shape else ""
     _title(axes, title, below)
     _put_picture(axes, large, _reduced(picture_HWC, large))
-    _legend(axes, EDGE + PHOTOGRAPH * ANSWER + 0.4, TOP)
+    _legend(axes, EDGE + LARGER * ANSWER + 0.4, TOP)
     for place, entry in enumerate(shown):
         row, column = divmod(place, 2)
         _card(axes, tile._replace(left=EDGE + column * (COLUMN + GAP), top=first + row * step), entry, reduced)
@@ -135,18 +135,14 @@ def _signed(kernel: Tensor) -> bool:
     return abs(kernel.sum().item()) < 0.05 * kernel.abs().sum().item()
 
 
-def _picture(photograph: Values) -> NDArray[np.float64]:
+def _picture(picture: Values) -> NDArray[np.float64]:
     """(H, W, C) in 0..1, C = 1 or 3."""
-    given = array(photograph)
+    given = array(picture)
     if given.ndim not in (2, 3) or given.size == 0 or (given.ndim == 3 and given.shape[2] not in (1, 3)):
-        raise ValueError(
-            f"kernels photograph: expected (H, W) or (H, W, 3), none of them 0, got {given.shape}. Channels first? Permute them."
-        )
+        raise ValueError(f"kernels picture: expected (H, W) or (H, W, 3), none of them 0, got {given.shape}. Channels first? Permute them.")
     values = given.astype(np.float64) / (255 if given.dtype == np.uint8 else 1)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-        raise ValueError(
-            f"kernels photograph: expected bytes, or numbers from 0 to 1, got {values.min():g} to {values.max():g}. Scale them."
-        )
+        raise ValueError(f"kernels picture: expected bytes, or numbers from 0 to 1, got {values.min():g} to {values.max():g}. Scale them.")
     return values if values.ndim == 3 else values[:, :, None]
 
 
@@ -191,7 +187,7 @@ def _text(axes: "Axes", left: float, middle: float, text: str, **look: Any) -> N
 
 LEGEND_HEIGHT: Final = 1.9  # inches
 LEGEND: Final = (
-    "Each kernel K slides over the photograph x; its answer is",
+    "Each kernel K slides over the picture x; its answer is",
     "y[h, w]  =  sum over i, j of  K[i, j] · x[h + i, w + j]",
     "with i and j counted from the middle of K.",
     "Kernels that add up to 1 give a picture again.",

@@ -22,7 +22,7 @@ from torch import nn
 
 from twofold.see.law import ALL, Counted, Law, plus, times
 from twofold.see.receptive import Sight, looking, sliding, stamping, stretching
-from twofold.space import convolution, pooling, resize
+from twofold.space import convolution, coordinates, pooling
 from twofold.space.adaptive import largest
 from twofold.space.connection import ConnectedConv2d
 from twofold.space.gaussian_pooling import GaussianPooling
@@ -136,7 +136,7 @@ def adapt(layer: Any, shape: tuple[int, ...]) -> Law:
 def rescale(layer: Any, shape: tuple[int, ...]) -> Law:
     """The law of a resizing layer in the modes nearest and linear."""
     settings = (layer.size, layer.scale_factor, layer.mode, layer.align_corners, layer.recompute_scale_factor)
-    axes = resize.axes_of("Upsample", shape[2:], *settings, getattr(layer, "coordinates", None), getattr(layer, "rounding", None))
+    axes = coordinates.axes_of("Upsample", shape[2:], *settings, getattr(layer, "coordinates", None), getattr(layer, "rounding", None))
     factors = layer.scale_factor if isinstance(layer.scale_factor, (tuple, list)) else (layer.scale_factor,) * len(axes)
     lines = []
     for (_, name), axis, factor in zip(named(shape[2:]), axes, factors, strict=True):
@@ -144,7 +144,7 @@ def rescale(layer: Any, shape: tuple[int, ...]) -> Law:
     output = (*shape[:2], *(axis.size for axis in axes))
     sights = []
     for axis in axes:
-        places = resize.positions(axis._replace(size=max(axis.size, 2))).tolist()
+        places = coordinates.positions(axis._replace(size=max(axis.size, 2))).tolist()
         sights.append(looking(places[0], places[1] - places[0], axis.rounding))
     work = Counted(0, "pixels are copied")
     if axes[0].rounding is None:

@@ -1,27 +1,34 @@
 """The layers of a model as a table: name, kind, the shape of what comes out, the number of weights, the work, the memory, the reach.
 
 Shapes are found by running the model once, in evaluation mode, on zeros. A weight that two layers share is counted once, where it
-comes first. Multiply-adds and receptive fields follow from the laws of the layers (arithmetic.py, receptive.py). A field is known as
-long as each layer takes what another gave, as it is or flattened; where paths meet in an operation that is no layer, such as a
-sum, it is not known.
+comes first. Behind the layers stand the weights that no call has shown: those of layers that were not called, and those that a module
+with layers inside holds itself. So the weights of all lines add up to those of the model.
+
+Multiply-adds and receptive fields follow from the laws of the layers (arithmetic.py, receptive.py). A field is known as long as each layer
+takes what another gave, as it is or flattened; where paths meet in an operation that is no layer, such as a sum, it is not known.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from twofold.see.arithmetic import law_of
 from twofold.see.law import ALL, ALONE, Law
 from twofold.see.receptive import Path, field
 from twofold.see.trial import first_tensor
 
+NOT_CALLED: Final = "not called"  # a layer that forward went past; the module around it may still use its weights
+OWN: Final = "own weights"  # of a module with layers inside, or of one that only holds weights
+
 
 class Line(NamedTuple):
     """One layer, in the order of its first call; multiply-adds, field (pixels) and effective stride are None where no law tells them.
 
-    bytes: of the output. An output that sees all of the input has no stride.
+    bytes: of the output. An output that sees all of the input has no stride. apart: NOT_CALLED or OWN for weights that no call of a layer
+    has shown, which have no output; else "".
     """
 
     name: str
@@ -33,6 +40,12 @@ class Line(NamedTuple):
     bytes: int
     field: tuple[int, ...] | None
     stride: tuple[float, ...] | None
+    apart: str = ""
+
+    @property
+    def output(self) -> str:
+        """The shape in words, or why there is none."""
+        return self.apart or "x".join(map(str, self.shape))
 
     @property
     def sees(self) -> str:
@@ -57,7 +70,7 @@ class Trace(NamedTuple):
 
 
 def summarise(model: nn.Module, *inputs: Any) -> list[Line]:
-    """One line for each layer without layers inside. `inputs` are those of the model's forward."""
+    """A line for each layer without layers inside, then one for all weights that are left of a module. `inputs`: those of forward."""
     lines: list[Line] = []
     counted: set[int] = set()
     names = {module: name for name, module in model.named_modules() if not list(module.children())}
@@ -97,7 +110,18 @@ def summarise(model: nn.Module, *inputs: Any) -> list[Line]:
         for hook in hooks:
             hook.remove()
         model.train(was_training)
-    return lines
+    return lines + list(_left(model, counted))
+
+
+def _left(model: nn.Module, counted: set[int]) -> Iterator[Line]:
+    """A line for each module with weights of its own that are not counted yet."""
+    for name, module in model.named_modules():
+        fresh = {id(p): p for p in module.parameters(recurse=False) if id(p) not in counted and not isinstance(p, UninitializedParameter)}
+        if fresh:
+            counted.update(fresh)
+            holds = bool(list(module.children())) or type(module).forward is nn.Module.forward
+            weights, work = sum(p.numel() for p in fresh.values()), None if holds else 0
+            yield Line(name, type(module).__name__, (), weights, "", work, 0, None, None, OWN if holds else NOT_CALLED)
 
 
 def _known(traces: dict[int, Trace], x: Tensor) -> Trace | None:

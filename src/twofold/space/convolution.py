@@ -63,7 +63,8 @@ class Convolving(Routed):
             raise ValueError(f"{who}: expected padding_mode to be one of zeros, {', '.join(MODES)}, got {padding_mode!r}.")
         if algorithm is not None:
             expect_algorithm(who, algorithm)
-        window_of(who, self.axes, kernel_size, stride, padding, dilation)
+        kernel = window_of(who, self.axes, kernel_size, stride, padding, dilation).kernel
+        expect_countable(who, "weights", (out_channels, in_channels // groups, *kernel), "Use fewer channels or more groups.")
         theirs = padding if isinstance(padding, int) or padding == "valid" else 0  # torch refuses what it lacks
         super().__init__(in_channels, out_channels, kernel_size, stride, theirs, dilation, groups, bias, padding_mode, device, dtype)
         if theirs != padding:
@@ -113,7 +114,7 @@ class Convolving(Routed):
         if self.padding_mode != "zeros":
             x, window = pad(x, window.padding, self.padding_mode), Window(window.kernel, window.stride, (0,), window.dilation)
         name = self.algorithm
-        if name is None and window.taps >= 200 and wanted_route() == "auto" and not traced() and prefers_fourier(x, weight, window):
+        if name is None and window.taps >= 200 and not traced() and wanted_route() == "auto" and prefers_fourier(x, weight, window):
             name = "fourier"
         if name is None:
             y: Tensor = self.run(correlate, x, weight, bias, window, self.groups)

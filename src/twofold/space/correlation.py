@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twofold.kernels import convolution as compiled
-from twofold.kernels import depthwise
-from twofold.layers.differentiable import Native, differentiable
+from twofold.kernels import convolution, depthwise, nodes
+from twofold.layers.differentiable import Native, Other, differentiable
+from twofold.layers.forms import bf16_permitted
 from twofold.space.padding import last_first
 from twofold.space.pooling import expect_columns
 from twofold.space.windows import Window, fold, unfold
@@ -93,43 +93,11 @@ def vendor(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Win
     return OPERATORS[window.axes](x_BCH, weight_FCi, bias_F, window.stride, before, window.dilation, groups)
 
 
-class CompiledSaved(NamedTuple):
-    """What the compiled backward pass needs: whether the input wants its gradient, too."""
-
-    x_BCH: Tensor
-    weight_FCi: Tensor
-    has_bias: bool
-    window: Window
-    groups: int
-    with_dx: bool
-    compiled: bool = True
-
-
-def compiled_forward(
-    x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1
-) -> tuple[Tensor, CompiledSaved]:
+def compiled(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> Tensor:
     """y_BFP; a signal is a map with one row."""
-    saved = CompiledSaved(x_BCH, weight_FCi, bias_F is not None, window, groups, x_BCH.requires_grad)
-    if alone(weight_FCi, window, groups):
-        return depthwise.forward(x_BCH, weight_FCi, bias_F, window), saved
     if window.axes == 1:
-        return compiled.forward(x_BCH.unsqueeze(2), weight_FCi.unsqueeze(2), bias_F, in_a_row(window), groups).squeeze(2), saved
-    return compiled.forward(x_BCH, weight_FCi, bias_F, window, groups), saved
-
-
-def compiled_backward(dy_BFP: Tensor, saved: CompiledSaved) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """(dx_BCH, dweight_FCi, dbias_F)"""
-    x, weight, has_bias, window, groups, with_dx, _ = saved
-    if alone(weight, window, groups):
-        alone_dx, alone_dweight, alone_dbias = depthwise.backward(dy_BFP, x, weight, window, wants_input=with_dx)
-        assert alone_dweight is not None
-        return alone_dx, alone_dweight, alone_dbias if has_bias else None
-    if window.axes == 2:
-        return compiled.backward(dy_BFP, x, weight, has_bias, window, groups, with_dx=with_dx)
-    dx, dweight, dbias = compiled.backward(
-        dy_BFP.unsqueeze(2), x.unsqueeze(2), weight.unsqueeze(2), has_bias, in_a_row(window), groups, with_dx=with_dx
-    )
-    return None if dx is None else dx.squeeze(2), dweight.squeeze(2), dbias
+        return nodes.convolve(x_BCH.unsqueeze(2), weight_FCi.unsqueeze(2), bias_F, in_a_row(window), groups).squeeze(2)
+    return nodes.convolve(x_BCH, weight_FCi, bias_F, window, groups)
 
 
 def alone(weight_FCi: Tensor, window: Window, groups: int) -> bool:
@@ -148,30 +116,68 @@ def unfit(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Wind
     """Why the compiled form cannot serve, or ''."""
     if alone(weight_FCi, window, groups):
         return depthwise.unfit(x_BCH, weight_FCi, bias_F, window, groups)
-    return "needs windows along one or two axes, not three" if window.axes == 3 else compiled.unfit(x_BCH, weight_FCi, bias_F, window)
+    if window.axes == 1:
+        return convolution.unfit(x_BCH.unsqueeze(2), weight_FCi.unsqueeze(2), bias_F, in_a_row(window))
+    return "needs windows along one or two axes, not three" if window.axes == 3 else convolution.unfit(x_BCH, weight_FCi, bias_F, window)
 
 
-def worth(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool:
+LEAST = 2_000_000  # multiply-adds, below which PyTorch's own is taken unless a rule says otherwise: nothing is worth measuring
+
+
+def worth(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool | None:
     """Whether the compiled form is the faster one: for few channels or filters, and where Winograd's algorithm saves enough.
 
-    The numbers were measured against oneDNN's kernels on two cores with AVX-512 (bench/convolution.py, random shapes).
+    None: nobody knows, for over much work forms and layouts win by turns. The numbers were measured against oneDNN's kernels on two cores
+    with AVX-512 (bench/convolution.py, random shapes).
     """
-    if window.axes == 3 or torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu"):
         return False
-    if groups > 1:  # PyTorch's own is slow in its backward pass, and for every window but a small one
-        return alone(weight_FCi, window, groups) and (window.taps <= 25 or weight_FCi.requires_grad)
     filters, channels, taps = weight_FCi.shape[0], weight_FCi.shape[1], window.taps
-    if window.stride != (1,) * window.axes:
-        return channels <= 4 and not x_BCH.requires_grad
-    if min(filters, channels) <= 16:
-        return taps > 1 and max(filters, channels) <= 128
-    if window.kernel != (3, 3) or window.dilation != (1, 1) or min(filters, channels) < 24:
-        return False
-    rows, columns = window.output_size(x_BCH.shape[2:])
-    return x_BCH.shape[0] * rows * columns >= 4000
+    if groups > 1:  # PyTorch's own is slow in its backward pass, and for every window but a small one
+        rule = alone(weight_FCi, window, groups) and (taps <= 25 or weight_FCi.requires_grad)
+    elif window.axes == 3:
+        rule = False
+    elif window.stride != (1,) * window.axes:
+        rule = channels <= 4 and not x_BCH.requires_grad
+    elif min(filters, channels) <= 16:
+        rule = taps > 1 and max(filters, channels) <= 128
+    elif tiled(weight_FCi, window):
+        rows, columns = window.output_size(x_BCH.shape[2:])
+        rule = x_BCH.shape[0] * rows * columns >= 512 and not bf16_permitted()
+    else:
+        rule = False
+    if rule or x_BCH.numel() * weight_FCi.numel() < LEAST * channels * groups * prod(window.stride):
+        return rule
+    return None
 
 
-correlate = differentiable(forward, backward, vendor=vendor, native=Native(compiled_forward, compiled_backward, unfit, worth))
+def tiled(weight_FCi: Tensor, window: Window) -> bool:
+    """Whether Winograd's algorithm serves the compiled form."""
+    once = window.kernel == (3, 3) and window.stride == (1, 1) and window.dilation == (1, 1)
+    return once and min(weight_FCi.shape[:2]) >= 24
+
+
+def rounded(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> Tensor:
+    """y_BFP by Winograd's algorithm with products of bfloat16, forward and backward."""
+    return nodes.convolve(x_BCH, weight_FCi, bias_F, window, groups, reduced=True)
+
+
+def unfit_to_round(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> str:
+    """Why it cannot serve, or ''."""
+    if groups > 1 or not tiled(weight_FCi, window):
+        return "Winograd's algorithm needs 3x3 taps, stride 1 and 24 channels and filters"
+    return unfit(x_BCH, weight_FCi, bias_F, window, groups) or convolution.reduced_unfit()
+
+
+correlate = differentiable(
+    forward,
+    backward,
+    vendor=vendor,
+    native=Native(compiled, None, unfit, worth),
+    layouts=True,
+    reduced=True,
+    others={"native bf16": Other(rounded, unfit_to_round, reduced=True)},
+)
 
 
 def convolve(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> Tensor:

@@ -54,7 +54,7 @@ def forward(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Wi
     size = tuple(x_BCH.shape[2:])
     maps = x_BCH.shape[0] * (x_BCH.shape[1] + weight_FCi.shape[0])
     blocks = blocks_of(size, window, maps, prod(weight_FCi.shape[:2]))
-    seen = spectrum(cut(framed(x_BCH, window, blocks), blocks), blocks).unflatten(2, (groups, -1))
+    seen = spectrum(cut(framed(x_BCH, window, blocks), blocks.size, blocks.apart), blocks).unflatten(2, (groups, -1))
     taps = spectrum(stuffed(weight_FCi, window.dilation), blocks).unflatten(0, (groups, -1))
     y_NBF = numbers(products(seen, taps.conj()).flatten(2, 3), blocks)
     y_BFP = joined(y_NBF, blocks)[:, :, *strided(size, window)]
@@ -70,7 +70,7 @@ def backward(dy_BFP: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor | Non
     blocks = blocks_of(size, window, dy_BFP.shape[0] * groups * (channels + per_group), groups * per_group * channels)
     whole = dy_BFP.new_zeros((*dy_BFP.shape[:2], *(n * apart for n, apart in zip(blocks.number, blocks.apart, strict=True))))
     whole[:, :, *strided(size, window)] = dy_BFP
-    dy = spectrum(parted(whole, blocks), blocks).unflatten(2, (groups, -1))
+    dy = spectrum(cut(whole, blocks.apart, blocks.apart), blocks).unflatten(2, (groups, -1))
     dx_NBC = numbers(products(dy, taps.transpose(1, 2)).flatten(2, 3), blocks)
     dx_BCH = unframed(added_up(dx_NBC, blocks), size, window)
     spectra = [(dy.conj() * seen[:, :, :, channel, None]).sum((0, 1)) for channel in range(channels)]
@@ -135,12 +135,12 @@ def unframed(dframed_BCH: Tensor, size: Sequence[int], window: Window) -> Tensor
     return whole[:, :, *(slice(before, before + n) for (before, _), n in zip(window.sides(), size, strict=True))]
 
 
-def cut(framed_BCH: Tensor, blocks: Blocks) -> Tensor:
-    """x_NBCh: the overlapping blocks, first of all axes."""
-    axes = len(blocks.size)
+def cut(whole_BCH: Tensor, size: Sequence[int], apart: Sequence[int]) -> Tensor:
+    """x_NBCh: the blocks of this size, first of all axes; they overlap where they are larger than they lie apart."""
+    axes = len(size)
     for axis in range(axes):
-        framed_BCH = framed_BCH.unfold(2 + axis, blocks.size[axis], blocks.apart[axis])
-    return framed_BCH.permute(*range(2, 2 + axes), 0, 1, *range(2 + axes, 2 + 2 * axes)).flatten(0, axes - 1)
+        whole_BCH = whole_BCH.unfold(2 + axis, size[axis], apart[axis])
+    return whole_BCH.permute(*range(2, 2 + axes), 0, 1, *range(2 + axes, 2 + 2 * axes)).flatten(0, axes - 1)
 
 
 def joined(y_NBF: Tensor, blocks: Blocks) -> Tensor:
@@ -154,14 +154,6 @@ def joined(y_NBF: Tensor, blocks: Blocks) -> Tensor:
     for axis in range(axes):
         y_BF = y_BF.flatten(2 + axis, 3 + axis)
     return y_BF
-
-
-def parted(whole_BFP: Tensor, blocks: Blocks) -> Tensor:
-    """dy_NBFp: what `joined` put side by side, block by block."""
-    axes = len(blocks.size)
-    for axis in range(axes):
-        whole_BFP = whole_BFP.unfold(2 + axis, blocks.apart[axis], blocks.apart[axis])
-    return whole_BFP.permute(*range(2, 2 + axes), 0, 1, *range(2 + axes, 2 + 2 * axes)).flatten(0, axes - 1)
 
 
 def added_up(dx_NBC: Tensor, blocks: Blocks) -> Tensor:

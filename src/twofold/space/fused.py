@@ -11,12 +11,10 @@ Fusing as such: Chen et al., "TVM: an automated end-to-end optimizing compiler f
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twofold.kernels import convolution as compiled_convolution
-from twofold.kernels import max_pool as compiled_pool
+from twofold.kernels import convolution, nodes
 from twofold.layers.activation import relu_backward, relu_forward
 from twofold.layers.differentiable import Native, differentiable
 from twofold.space import correlation, max_pooling
@@ -51,7 +49,9 @@ class Saved(NamedTuple):
     activation: ActivatedSaved
 
 
-def forward(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None) -> tuple[Tensor, Saved]:
+def forward(
+    x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None, reduced: bool = False
+) -> tuple[Tensor, Saved]:
     """y_BFP"""
     a, saved = correlation.forward(x_BCH, weight_FCi, bias_F, window)
     y, activation = activate(a, pool)
@@ -63,64 +63,29 @@ def backward(dy_BFP: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor | Non
     return correlation.backward(deactivate(dy_BFP, saved.activation), saved.convolution)
 
 
-def vendor(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None) -> Tensor:
+def vendor(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None, reduced: bool = False) -> Tensor:
     """PyTorch's own, one after the other."""
     y = F.relu(correlation.vendor(x_BCH, weight_FCi, bias_F, window))
     return y if pool is None else max_pooling.max_vendor(y, pool)
 
 
-class CompiledSaved(NamedTuple):
-    """What the compiled backward pass needs."""
-
-    x_BCHW: Tensor
-    weight_FCij: Tensor
-    has_bias: bool
-    window: Window
-    pool: Window | None
-    y: Tensor
-    winner: Tensor | None
-    with_dx: bool
-    compiled: bool = True
+def compiled(
+    x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None, reduced: bool = False
+) -> Tensor:
+    """y_BFPQ; reduced: from products of bfloat16."""
+    return nodes.convolve(x_BCHW, weight_FCij, bias_F, window, 1, True, pool, reduced)
 
 
-def compiled_forward(
-    x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None
-) -> tuple[Tensor, CompiledSaved]:
-    """y_BFPQ"""
-    wanted = x_BCHW.requires_grad or weight_FCij.requires_grad or (bias_F is not None and bias_F.requires_grad)
-    winner = None
-    if pool is None:
-        y = compiled_convolution.forward(x_BCHW, weight_FCij, bias_F, window, relu=True)
-    else:
-        y, winner = compiled_convolution.pooled(x_BCHW, weight_FCij, bias_F, window, pool, True, wanted)
-    saved = CompiledSaved(x_BCHW, weight_FCij, bias_F is not None, window, pool, y, winner, x_BCHW.requires_grad)
-    return y, saved
-
-
-def compiled_backward(dy_BFPQ: Tensor, saved: CompiledSaved) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """(dx_BCHW, dweight_FCij, dbias_F)"""
-    da = relu_backward_by_output(dy_BFPQ, saved.y)
-    if saved.pool is not None and saved.winner is not None:
-        rows, columns = saved.window.output_size(saved.x_BCHW.shape[2:])
-        da = compiled_pool.backward(da, saved.winner, saved.pool, (rows, columns))
-    return compiled_convolution.backward(da, saved.x_BCHW, saved.weight_FCij, saved.has_bias, saved.window, with_dx=saved.with_dx)
-
-
-def relu_backward_by_output(dy: Tensor, y: Tensor) -> Tensor:
-    """dy where y > 0 or NaN, else 0"""
-    return torch.ops.aten.threshold_backward.default(dy, y, 0)
-
-
-def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None) -> str:
+def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, pool: Window | None, reduced: bool = False) -> str:
     """Why the compiled form cannot serve, or ''."""
     if pool is not None and pool.taps > 255:
         return "needs a pool of at most 255 taps"
-    return compiled_convolution.unfit(x_BCHW, weight_FCij, bias_F, window)
+    return convolution.unfit(x_BCHW, weight_FCij, bias_F, window)
 
 
 convolve_relu_pool = differentiable(
     forward,
     backward,
     vendor=vendor,
-    native=Native(compiled_forward, compiled_backward, unfit),
+    native=Native(compiled, None, unfit),
 )

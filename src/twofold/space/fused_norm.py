@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from twofold.kernels import nodes
 from twofold.kernels import norm as kernel
 from twofold.layers import normalization
 from twofold.layers.differentiable import Native, differentiable
@@ -56,20 +57,7 @@ def backward(dy: tuple[Tensor, Tensor, Tensor], saved: Saved) -> Gradients:
     return normalization.batch_backward(da, saved.norm) if saved.by_batch else normalization.running_backward(da, saved.norm)
 
 
-class CompiledSaved(NamedTuple):
-    """What the compiled backward pass needs."""
-
-    x_BCHW: Tensor
-    scale_C: Tensor | None
-    shift_C: Tensor | None
-    came: kernel.Normalised
-    by_batch: bool
-    eps: float
-    pool: Window | None
-    compiled: bool = True
-
-
-def compiled_forward(
+def compiled(
     x_BCHW: Tensor,
     scale_C: Tensor | None,
     shift_C: Tensor | None,
@@ -77,20 +65,9 @@ def compiled_forward(
     variance_C: Tensor | None,
     eps: float,
     pool: Window | None,
-) -> tuple[tuple[Tensor, Tensor, Tensor], CompiledSaved]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """(y_BCPQ, mean_C, variance_C)"""
-    given = None if mean_C is None or variance_C is None else (mean_C, variance_C)
-    wanted = x_BCHW.requires_grad or (scale_C is not None and scale_C.requires_grad) or (shift_C is not None and shift_C.requires_grad)
-    came = kernel.forward(x_BCHW, scale_C, shift_C, given, eps, True, pool, wanted)
-    return (came.y, came.mean_C, came.variance_C), CompiledSaved(x_BCHW, scale_C, shift_C, came, given is None, eps, pool)
-
-
-def compiled_backward(dy: tuple[Tensor, Tensor, Tensor], saved: CompiledSaved) -> Gradients:
-    """(dx_BCHW, dscale_C, dshift_C)"""
-    dx, dscale, dshift = kernel.backward(
-        dy[0], saved.x_BCHW, saved.scale_C, saved.shift_C, saved.came, saved.by_batch, saved.eps, True, saved.pool
-    )
-    return dx, None if saved.scale_C is None else dscale, None if saved.shift_C is None else dshift
+    return nodes.normalise(x_BCHW, scale_C, shift_C, mean_C, variance_C, eps, True, pool)
 
 
 def unfit(
@@ -108,4 +85,4 @@ def unfit(
     return kernel.unfit(x_BCHW, scale_C, shift_C, mean_C, variance_C)
 
 
-norm_relu_pool = differentiable(forward, backward, native=Native(compiled_forward, compiled_backward, unfit))
+norm_relu_pool = differentiable(forward, backward, native=Native(compiled, None, unfit))

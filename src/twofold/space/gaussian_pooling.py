@@ -24,7 +24,7 @@ from twofold.kernels import gaussian_pool as compiled
 from twofold.layers.differentiable import Native, differentiable
 from twofold.layers.expect import expect_floating
 from twofold.layers.numbers import expect_number
-from twofold.space.pooling import Pooling, expect_columns, expect_pixels, window_of
+from twofold.space.pooling import OwnPooling, expect_columns, expect_pixels
 from twofold.space.windows import LETTERS, Window, fold, unfold
 
 CORRELATE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -117,7 +117,7 @@ def compiled_backward(dy_BCP: Tensor, saved: Saved) -> Tensor:
 gaussian_pool = differentiable(forward, backward, vendor=vendor, native=Native(compiled_forward, compiled_backward, compiled.unfit))
 
 
-class GaussianPooling(Pooling):
+class GaussianPooling(OwnPooling):
     """A Gaussian average of every window, for maps (B, C, ...) or (C, ...); torch has no such layer.
 
     Settings as torch.nn.AvgPool2d, and sigma: in pixels, one number or one for each axis; None for a quarter of the window's width,
@@ -125,6 +125,8 @@ class GaussianPooling(Pooling):
     count_include_pad: whether padding weighs as zeros of the map.
     Raises ValueError for settings that cannot be, and for input that is no map, not floating point or too small.
     """
+
+    settings = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "sigma", "dilation")
 
     def __init__(
         self,
@@ -137,18 +139,11 @@ class GaussianPooling(Pooling):
         sigma: float | Sequence[float] | None = None,
         dilation: Any = 1,
     ) -> None:
-        who = type(self).__name__
-        window_of(who, self.axes, kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode, dilation)
         if sigma is not None:
-            expect_sigma(who, sigma, self.axes)
-        super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
-        self.ceil_mode = ceil_mode
+            expect_sigma(type(self).__name__, sigma, self.axes)
         self.count_include_pad = count_include_pad
         self.sigma = sigma
-        self.dilation = dilation
 
     def forward(self, input: Tensor) -> Tensor:
         window = self.fitting(input, expect_floating)
@@ -157,10 +152,6 @@ class GaussianPooling(Pooling):
             gaussian_pool, input, window, expect_sigma(type(self).__name__, wanted, self.axes), self.count_include_pad
         )
         return pooled
-
-    def extra_repr(self) -> str:
-        names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "sigma", "dilation")
-        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 def expect_sigma(who: str, sigma: Any, axes: int) -> tuple[float, ...]:
@@ -186,7 +177,7 @@ class GaussianPool1d(GaussianPooling):
 class GaussianPool2d(GaussianPooling):
     """A Gaussian average of every window of maps (B, C, H, W).
 
-    >>> GaussianPool2d(2)(torch.tensor([[[[1.0, 5.0], [3.0, 3.0]]]])).tolist()
+    >>> GaussianPool2d(2)(torch.tensor([[[[1.0, 5.0], [3.0, 3.0]]]])).round(decimals=4).tolist()
     [[[[3.0]]]]
     """
 

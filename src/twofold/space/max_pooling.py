@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twofold.kernels import max_pool as compiled
+from twofold.kernels import nodes
 from twofold.layers.differentiable import Native, differentiable
 from twofold.layers.expect import sentence
 from twofold.space.pooling import Pooling, expect_columns, expect_pixels, window_of
@@ -102,13 +103,11 @@ def unfit(x_BCH: Tensor, window: Window) -> str:
     return "needs windows along one or two axes, not three" if window.axes == 3 else compiled.unfit(x_BCH, window)
 
 
-def max_compiled(x_BCH: Tensor, window: Window) -> tuple[Tensor, MaxSaved | None]:
-    """The compiled form; the winners are written down only where a gradient may be asked for."""
-    if x_BCH.requires_grad:
-        return with_winners(x_BCH, window)
+def max_compiled(x_BCH: Tensor, window: Window) -> Tensor:
+    """y_BCP; a signal is a map with one row."""
     if window.axes == 1:
-        return compiled.forward(x_BCH.unsqueeze(2), in_a_row(window), None)[0].squeeze(2), None
-    return compiled.forward(x_BCH, window, None)[0], None
+        return nodes.pool(x_BCH.unsqueeze(2), in_a_row(window)).squeeze(2)
+    return nodes.pool(x_BCH, window)
 
 
 def with_winners(x_BCH: Tensor, window: Window) -> tuple[Tensor, MaxSaved]:
@@ -121,16 +120,7 @@ def with_winners(x_BCH: Tensor, window: Window) -> tuple[Tensor, MaxSaved]:
     return y, MaxSaved(winner, window, size)
 
 
-def max_compiled_backward(dy_BCP: Tensor, saved: MaxSaved) -> Tensor:
-    """dx_BCH"""
-    winner_BCP, window, size = saved
-    if window.axes == 1:
-        dx = compiled.backward(dy_BCP.unsqueeze(2), winner_BCP.unsqueeze(2), in_a_row(window), (1, size[0]))
-        return dx.squeeze(2)
-    return compiled.backward(dy_BCP, winner_BCP, window, (size[0], size[1]))
-
-
-max_pool = differentiable(max_forward, max_backward, vendor=max_vendor, native=Native(max_compiled, max_compiled_backward, unfit))
+max_pool = differentiable(max_forward, max_backward, vendor=max_vendor, native=Native(max_compiled, None, unfit))
 
 
 def place(winner_BCP: Tensor, window: Window, size: tuple[int, ...]) -> Tensor:
@@ -175,7 +165,10 @@ def placed_compiled(x_BCH: Tensor, window: Window) -> tuple[tuple[Tensor, Tensor
 
 def placed_compiled_backward(dy: tuple[Tensor, Any], saved: MaxSaved) -> Tensor:
     """dx_BCH"""
-    return max_compiled_backward(dy[0], saved)
+    winner_BCP, window, size = saved
+    if window.axes == 1:
+        return compiled.backward(dy[0].unsqueeze(2), winner_BCP.unsqueeze(2), in_a_row(window), (1, size[0])).squeeze(2)
+    return compiled.backward(dy[0], winner_BCP, window, (size[0], size[1]))
 
 
 max_pool_with_places = differentiable(

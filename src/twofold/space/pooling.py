@@ -16,7 +16,7 @@ Pooling as such: Fukushima, "Neocognitron", Biological Cybernetics 36, 1980, sec
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -66,6 +66,24 @@ class Pooling(Routed):
             return self.run(operation, input, *options)
         y = self.run(operation, input.unsqueeze(0), *options)
         return tuple(part.squeeze(0) for part in y) if isinstance(y, tuple) else y.squeeze(0)
+
+
+class OwnPooling(Pooling):
+    """A pool that torch has no layer for: its settings stand on it as they were given, and in its text. `settings`: their names."""
+
+    settings: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding", "ceil_mode", "dilation")
+
+    def __init__(self, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, dilation: Any) -> None:
+        window_of(type(self).__name__, self.axes, kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.ceil_mode = ceil_mode
+        self.dilation = dilation
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={getattr(self, name)}" for name in self.settings)
 
 
 def window_of(

@@ -1,14 +1,8 @@
 """Resizing maps: nearest, linear, bilinear and trilinear.     B images, C channels, H all axes of the map, P those of the resized one
 
-Along each axis, n pixels become m; r = m / n, or the scale factor that was asked for. Pixel p of the result looks at t(p):
+Pixel p of the result looks at t(p), a place between the n pixels of the map (coordinates.py):
 
-    half_pixel            t = (p + 1/2) / r - 1/2                 pixels are squares: the edges of both maps meet
-    pytorch_half_pixel    the same, but t = 0 where m = 1
-    half_pixel_symmetric  the same, moved by (n - m / r) / 2: the middles meet, even where r was no ratio of sizes
-    align_corners         t = p (n - 1) / (m - 1), 0 where m = 1  the middles of the first and last pixels meet
-    asymmetric            t = p / r                               the first edges meet
-
-    nearest    y[b,c,p] = x[b,c,round(t)]                         rounding: see ROUNDINGS; pixels beyond the map are those at its edge
+    nearest    y[b,c,p] = x[b,c,round(t)]                         pixels beyond the map are those at its edge
     linear     y[b,c,p] = (1 - u) x[b,c,i] + u x[b,c,i+1]         i = floor(t), u = t - i; one axis after the other
     backward   dx[b,c,h] = sum of dy[b,c,p] times the weight with which p looks at h                          the adjoint
 
@@ -16,15 +10,13 @@ By an integer factor f, nearest (asymmetric, floor) repeats every pixel f times,
 before it is made smaller (no antialiasing): finer detail than the result can hold turns into false patterns.
 
 Keys, "Cubic convolution interpolation for digital image processing", IEEE Transactions on Acoustics, Speech and Signal Processing 29(6),
-1981, section I (nearest, linear); the conventions: ONNX, operator Resize, opset 19
+1981, section I (nearest, linear)
 """
 
 from array import array
-from collections.abc import Sequence
 from functools import lru_cache
-from math import gcd, isclose, isfinite
-from numbers import Real
-from typing import Any, NamedTuple
+from math import gcd
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,63 +25,11 @@ from torch import Tensor, nn
 from twofold.layers.differentiable import Operation, differentiable
 from twofold.layers.expect import expect_floating, expect_shape, expect_tensor
 from twofold.layers.routes import Routed, traced
+from twofold.space.coordinates import LINEAR, MODES, Axis, axes_of, convention, linear_pixels, nearest_pixels
 from twofold.space.pooling import expect_countable
-from twofold.space.windows import LETTERS, by, whole_numbers
-
-COORDINATES = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric")
-ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")  # the last two to the nearest pixel, from the middle down or up
-LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
-MODES = {"nearest": ("asymmetric", "floor"), "nearest-exact": ("half_pixel", "round_prefer_ceil"), "linear": ("half_pixel", None)}
-
-
-class Axis(NamedTuple):
-    """How one axis is resized. `scale`: where it is not size / before. `rounding`: None for linear."""
-
-    before: int
-    size: int
-    scale: float | None
-    coordinates: str
-    rounding: str | None = None
-
+from twofold.space.windows import LETTERS, by
 
 Saved = tuple[Axis, ...]  # what backward needs: the map itself does not matter
-
-
-def positions(axis: Axis, device: torch.device | None = None) -> Tensor:
-    """t for every pixel of the result.
-
-    >>> positions(Axis(4, 2, None, "half_pixel")).tolist(), positions(Axis(3, 5, None, "align_corners")).tolist()
-    ([0.5, 2.5], [0.0, 0.5, 1.0, 1.5, 2.0])
-    """
-    n, m, scale, coordinates, _ = axis
-    p = torch.arange(m, dtype=torch.float64, device=device)
-    if coordinates == "align_corners":
-        return p * (n - 1) / max(m - 1, 1)
-    if coordinates == "asymmetric":
-        return p * n / m if scale is None else p / scale
-    if coordinates == "pytorch_half_pixel" and m == 1:
-        return p
-    t = ((2 * p + 1) * n - m) / (2 * m) if scale is None else (p + 0.5) / scale - 0.5  # so whole numbers and halves come out exactly
-    return t + (n - m / scale) / 2 if coordinates == "half_pixel_symmetric" and scale is not None else t
-
-
-def nearest_pixels(axis: Axis, device: torch.device | None = None) -> Tensor:
-    """For every pixel of the result the pixel that it shows."""
-    t = positions(axis, device)
-    if axis.rounding == "round_prefer_floor":
-        t = (t - 0.5).ceil()
-    elif axis.rounding == "round_prefer_ceil":
-        t = (t + 0.5).floor()
-    else:
-        t = t.floor() if axis.rounding == "floor" else t.ceil()
-    return t.long().clamp(0, axis.before - 1)
-
-
-def linear_pixels(axis: Axis, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """i, the pixel behind it, and u, shaped as the last axis of `like`."""
-    t = positions(axis, like.device).clamp(0, axis.before - 1)
-    i = t.floor()
-    return i.long(), (i.long() + 1).clamp(max=axis.before - 1), (t - i).to(like.dtype)
 
 
 def nearest_forward(x_BCH: Tensor, axes: tuple[Axis, ...]) -> tuple[Tensor, Saved]:
@@ -260,60 +200,6 @@ class Upsample(Routed, nn.Upsample):
 def operation_of(mode: str) -> Operation:
     """nearest or linear"""
     return nearest if mode.startswith("nearest") else linear
-
-
-def convention(who: str, mode: Any, align_corners: bool | None, coordinates: str | None, rounding: str | None) -> tuple[str, str | None]:
-    """(coordinates, rounding), or ValueError where the settings are unknown or contradict each other."""
-    kind = "linear" if mode in LINEAR.values() else mode
-    if kind not in MODES:
-        names = ", ".join(f'"{name}"' for name in ("nearest", "nearest-exact", *LINEAR.values()))
-        hint = {"area": " Use AdaptiveAvgPool.", "bicubic": " Use torch.nn.functional.interpolate."}.get(mode, "")
-        raise ValueError(f"{who}: expected mode to be one of {names}, got {mode!r}.{hint}")
-    for name, value, known in (("coordinates", coordinates, COORDINATES), ("rounding", rounding, ROUNDINGS)):
-        if value is not None and value not in known:
-            raise ValueError(f"{who}: expected {name} to be one of {', '.join(known)}, got {value!r}.")
-    if kind == "linear" and rounding is not None:
-        raise ValueError(f'{who}: rounding={rounding!r} is for mode "nearest"; "{mode}" rounds nothing.')
-    if align_corners is not None and kind != "linear":
-        raise ValueError(f'{who}: align_corners is for linear modes; "{mode}" takes coordinates="align_corners".')
-    if align_corners is not None and coordinates is not None:
-        raise ValueError(f"{who}: align_corners={align_corners} and coordinates={coordinates!r} say the same thing twice. Give one.")
-    usual = "align_corners" if align_corners else MODES[kind][0]
-    return coordinates or usual, rounding or MODES[kind][1]
-
-
-def axes_of(
-    who: str,
-    before: Sequence[int],
-    size: Any,
-    scale_factor: Any,
-    mode: str,
-    align_corners: bool | None,
-    recompute_scale_factor: bool | None,
-    coordinates: str | None,
-    rounding: str | None,
-) -> tuple[Axis, ...]:
-    """How each axis of maps of this size is resized; ValueError for settings that cannot be."""
-    meant = convention(who, mode, align_corners, coordinates, rounding)
-    if (size is None) == (scale_factor is None):
-        raise ValueError(f"{who}: expected size or scale_factor, got {'neither' if size is None else 'both'}.")
-    if size is not None:
-        if recompute_scale_factor:
-            raise ValueError(f"{who}: recompute_scale_factor is for scale_factor; got size={size!r}.")
-        watched = traced() and isinstance(size, (tuple, list))  # sizes may be symbols
-        sizes = tuple(size) if watched else whole_numbers(who, "size", size, len(before), 1)
-        return tuple(Axis(n, m, None, *meant) for n, m in zip(before, sizes, strict=True))
-    factors = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * len(before)
-    right = all(isinstance(f, Real) and not isinstance(f, bool) and isfinite(f) and float(f) > 0 for f in factors)
-    if len(factors) != len(before) or not right:
-        raise ValueError(f"{who}: expected scale_factor to be a number above 0 or {len(before)} of them, got {scale_factor!r}.")
-    axes = []
-    for n, factor in zip(before, factors, strict=True):
-        whole = float(factor).is_integer()
-        m = n * int(factor) if whole else torch.sym_int(n * float(factor))
-        ratio = whole or recompute_scale_factor or (not traced() and isclose(m, n * float(factor), rel_tol=1e-12))
-        axes.append(Axis(n, m, None if ratio else float(factor), *meant))
-    return tuple(axes)
 
 
 def expect_maps(who: str, x: Any, mode: str) -> None:

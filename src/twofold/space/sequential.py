@@ -4,6 +4,7 @@
 
     Conv2d, ReLU [, MaxPool2d]             space/fused.py
     BatchNorm2d, ReLU [, MaxPool2d]        space/fused_norm.py
+    Linear, ReLU                           layers/linear_relu.py
 
 The layers stay what they are: their names, weights and settings are read anew with every call, and `last_route` says "fused" of each that
 was. Where a hook watches one of them, a route other than auto or native is asked for, a compiler looks on, or the compiled form
@@ -12,18 +13,22 @@ cannot serve the input, they are called one by one.
 Chen et al., "TVM: an automated end-to-end optimizing compiler for deep learning", OSDI 2018, section 3: operator fusion
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from twofold.kernels.dense import worth as few_rows
 from twofold.layers.activation import ReLU
+from twofold.layers.forms import bf16_permitted
+from twofold.layers.linear import Linear
+from twofold.layers.linear_relu import linear_relu
 from twofold.layers.normalization import BatchNorm2d
 from twofold.layers.routes import Routed, traced, wanted_route
 from twofold.space.convolution import Conv2d
-from twofold.space.correlation import worth
+from twofold.space.correlation import correlate, worth
 from twofold.space.fused import convolve_relu_pool
 from twofold.space.fused_norm import norm_relu_pool
 from twofold.space.max_pooling import MaxPool2d, expect_ordered
@@ -31,7 +36,7 @@ from twofold.space.windows import Window
 
 Chain = tuple[nn.Module, ...]
 
-LEAST = 256  # pixels of a map, below which PyTorch's separate operators normalise faster: ours begin anew with every map
+LEAST = 16  # pixels of a map, below which PyTorch's separate operators normalise faster: ours begin anew with every map
 
 
 class Sequential(nn.Sequential):
@@ -48,7 +53,7 @@ class Sequential(nn.Sequential):
         known = self.__dict__.get("_chains")
         if known is None or known[0] != layers:
             known = self.__dict__["_chains"] = (layers, tuple(chains(layers)))
-        x, together = input, wanted_route() in ("auto", "native") and not traced()
+        x, together = input, not traced() and wanted_route() in ("auto", "native")
         for fuse, chain in known[1]:
             fused = fuse(chain, x) if fuse is not None and together and not watched(chain) else None
             if fused is not None:
@@ -66,10 +71,11 @@ def chains(layers: Chain) -> Iterator[tuple[Fuse | None, Chain]]:
     """The layers in order, those together that can be fused."""
     at = 0
     while at < len(layers):
-        fuse: Fuse | None = {Conv2d: convolved, BatchNorm2d: normalised}.get(type(layers[at]))
+        fuse: Fuse | None = {Conv2d: convolved, BatchNorm2d: normalised, Linear: mapped}.get(type(layers[at]))
         length = 1
         if fuse is not None and at + 1 < len(layers) and type(layers[at + 1]) in (ReLU, nn.ReLU):
-            length = 3 if at + 2 < len(layers) and type(layers[at + 2]) is MaxPool2d else 2
+            pooled = fuse is not mapped and at + 2 < len(layers) and type(layers[at + 2]) is MaxPool2d
+            length = 3 if pooled else 2
         yield fuse if length > 1 else None, layers[at : at + length]
         at += length
 
@@ -88,12 +94,16 @@ def convolved(chain: Chain, x: Any) -> Tensor | None:
     if conv.groups != 1 or conv.padding_mode != "zeros" or conv.algorithm is not None:
         return None
     window = conv.fitting(x)
-    if not worth(x, conv.weight, conv.bias, window):
+    arguments = (x, conv.weight, conv.bias, window)
+    chosen = "native"
+    if bf16_permitted() or not worth(*arguments):
+        chosen = correlate.choose(*arguments, conv.groups)
+    if chosen not in ("native", "native bf16"):
         return None
-    pool = pool_after(chain, x, (x.shape[0], conv.out_channels, *window.output_size(x.shape[2:])))
+    pool = pool_after(chain, x, window)
     if pool is NOT_SUITED:
         return None
-    y: Tensor | None = take(chain, convolve_relu_pool, x, conv.weight, conv.bias, window, pool)
+    y: Tensor | None = take(chain, "fused" + chosen.removeprefix("native"), convolve_relu_pool, *arguments, pool, chosen == "native bf16")
     return y
 
 
@@ -102,14 +112,14 @@ def normalised(chain: Chain, x: Any) -> Tensor | None:
     norm = chain[0]
     assert isinstance(norm, BatchNorm2d)
     norm.expect_input(x)
-    pool = pool_after(chain, x, x.shape)
+    pool = pool_after(chain, x, None)
     if pool is NOT_SUITED or x.shape[0] * x.shape[2] * x.shape[3] == 0 or x.shape[2] * x.shape[3] < LEAST:
         return None
     by_batch = norm.training or norm.running_mean is None
     if by_batch:
         norm.expect_several(x)
     given = (None, None) if by_batch else (norm.running_mean, norm.running_var)
-    came = take(chain, norm_relu_pool, x, norm.weight, norm.bias, *given, norm.eps, pool)
+    came = take(chain, "fused", norm_relu_pool, x, norm.weight, norm.bias, *given, norm.eps, pool)
     if came is None:
         return None
     y: Tensor = came[0]
@@ -118,19 +128,40 @@ def normalised(chain: Chain, x: Any) -> Tensor | None:
     return y
 
 
+def mapped(chain: Chain, x: Any) -> Tensor | None:
+    """A linear map and ReLU in one go, or None where the compiled form does not suit."""
+    layer = chain[0]
+    assert isinstance(layer, Linear)
+    layer.expect_input(x)
+    if not few_rows(x, layer.weight, layer.bias):
+        return None
+    y: Tensor | None = take(chain, "fused", linear_relu, x, layer.weight, layer.bias)
+    return y
+
+
 NOT_SUITED = Window((1, 1), padding=(1, 1, 1, 1))
 
 
-def pool_after(chain: Chain, x: Tensor, size: Sequence[int]) -> Window | None:
-    """The pool's window over maps of this size, None without a pool, NOT_SUITED for one that returns more than its maxima."""
+def pool_after(chain: Chain, x: Tensor, window: Window | None) -> Window | None:
+    """The window of the pool behind windows over x, or over x itself; None without a pool, NOT_SUITED for one that returns places, too.
+
+    What was found is kept until the sizes or the settings are others.
+    """
     if len(chain) < 3:
         return None
     pool = chain[2]
     assert isinstance(pool, MaxPool2d)
-    return NOT_SUITED if pool.return_indices else pool.fitting(x.new_empty(()).expand(size), expect_ordered)
+    settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices)
+    known = pool.__dict__.get("_behind")
+    if known is not None and known[0] == x.shape and known[1] is window and known[2] == settings:
+        return known[3]
+    size = x.shape[2:] if window is None else window.output_size(x.shape[2:])
+    fitting = NOT_SUITED if pool.return_indices else pool.fitting(x.new_empty(()).expand(*x.shape[:2], *size), expect_ordered)
+    pool.__dict__["_behind"] = (x.shape, window, settings, fitting)
+    return fitting
 
 
-def take(chain: Chain, operation: Any, *arguments: Any) -> Any:
+def take(chain: Chain, route: str, operation: Any, *arguments: Any) -> Any:
     """The operation by its compiled form where that serves, else None."""
     if torch.is_autocast_enabled("cpu"):  # asks for another precision
         return None
@@ -138,5 +169,5 @@ def take(chain: Chain, operation: Any, *arguments: Any) -> Any:
         return None
     for layer in chain:
         if isinstance(layer, Routed):
-            layer.took("fused")
+            layer.took(route)
     return operation.by("native", *arguments)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from twofold.layers.differentiable import differentiable
 from twofold.layers.expect import expect_floating
-from twofold.space.pooling import Pooling, expect_columns, window_of
+from twofold.space.pooling import OwnPooling, expect_columns
 from twofold.space.windows import Window, fold, unfold
 
 
@@ -91,7 +91,7 @@ stochastic_pool = differentiable(drawn_forward, drawn_backward)
 expected_pool = differentiable(mean_forward, mean_backward)
 
 
-class StochasticPooling(Pooling):
+class StochasticPooling(OwnPooling):
     """In training a value drawn from every window in proportion to itself, in use their average weighed so; torch has no such layer.
 
     For maps (B, C, ...) or (C, ...), best behind a ReLU: values below 0 count as 0. generator: where the numbers are drawn from, None
@@ -109,13 +109,7 @@ class StochasticPooling(Pooling):
         dilation: Any = 1,
         generator: torch.Generator | None = None,
     ) -> None:
-        window_of(type(self).__name__, self.axes, kernel_size, stride, padding, dilation, ceil_mode)
-        super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
-        self.ceil_mode = ceil_mode
-        self.dilation = dilation
+        super().__init__(kernel_size, stride, padding, ceil_mode, dilation)
         self.generator = generator
 
     def forward(self, input: Tensor) -> Tensor:
@@ -127,10 +121,6 @@ class StochasticPooling(Pooling):
         else:
             pooled = self.pool(expected_pool, input, window)
         return pooled
-
-    def extra_repr(self) -> str:
-        names = ("kernel_size", "stride", "padding", "ceil_mode", "dilation")
-        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 def draw(x_BCH: Tensor, window: Window, generator: torch.Generator | None = None) -> Tensor:

@@ -30,6 +30,7 @@ from twofold.layers.expect import expect_floating, expect_positive, expect_shape
 from twofold.layers.routes import Routed
 from twofold.space.correlation import correlate
 from twofold.space.group import GROUPS, forms, group_elements, group_forms
+from twofold.space.pooling import expect_countable
 from twofold.space.windows import Window, whole_numbers
 
 
@@ -113,7 +114,9 @@ class SharedFilters(Routed):
     def respond(self, x_BCHW: Tensor, copies_FGCij: Tensor, window: Window) -> Tensor:
         """y_BFGPQ: one correlation with all copies."""
         filters, forms_count = copies_FGCij.shape[:2]
-        window.output_size(x_BCHW.shape[2:], f"{type(self).__name__} input")
+        who = f"{type(self).__name__} input"
+        counts = window.output_size(x_BCHW.shape[2:], who)
+        expect_countable(who, "outputs", (x_BCHW.shape[0], filters, forms_count, *counts), "Use smaller batches or larger strides.")
         bias = None if self.bias is None else self.bias.repeat_interleave(forms_count)
         y: Tensor = self.run(correlate, x_BCHW, copies_FGCij.flatten(0, 1), bias, window)
         return y.unflatten(1, (filters, forms_count))

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from twofold.layers.differentiable import differentiable
 from twofold.layers.expect import expect_positive
 from twofold.layers.routes import Routed
-from twofold.time.forget import expect_forget_bias, set_forget_bias
+from twofold.time.forget import Forgetting, expect_forget_bias
 from twofold.time.recurrent import Cell
 from twofold.time.sequence import expect_step, expect_step_state, expect_switches
 
@@ -141,7 +141,7 @@ def vendor(x_BD: Tensor, h_BU: Tensor, c_BU: Tensor, *weights: Any) -> tuple[Ten
 lstm_step = differentiable(forward, backward, vendor=vendor)
 
 
-class LSTMCell(Routed, nn.LSTMCell):
+class LSTMCell(Routed, Forgetting, nn.LSTMCell):
     """One step: (h, c) = cell(x, (h, c)) for x (B, input_size), h and c (B, hidden_size); without a state, zeros.
 
     torch.nn.LSTMCell with routes and clear errors, and `forget_bias`: what the two biases of the forget gate add up to at the start
@@ -157,8 +157,6 @@ class LSTMCell(Routed, nn.LSTMCell):
     (torch.Size([4, 3]), torch.Size([4, 3]))
     """
 
-    forget_bias: float | None = None
-
     def __init__(  # type: ignore[no-untyped-def]
         self, input_size: int, hidden_size: int, bias: bool = True, device=None, dtype=None, *, forget_bias: float | None = None
     ) -> None:
@@ -166,15 +164,6 @@ class LSTMCell(Routed, nn.LSTMCell):
         expect_switches("LSTMCell", bias=bias)
         self.forget_bias = expect_forget_bias("LSTMCell", forget_bias, bias)
         super().__init__(input_size, hidden_size, bias, device, dtype)
-
-    def reset_parameters(self) -> None:
-        """torch's uniform start in +-1/sqrt(U); then the forget gate's bias where one was asked for."""
-        super().reset_parameters()
-        set_forget_bias(self, self.forget_bias)
-
-    def extra_repr(self) -> str:
-        text = super().extra_repr()
-        return text if self.forget_bias is None else f"{text}, forget_bias={self.forget_bias}"
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         expect_step("LSTMCell", input, self.input_size, self.weight_ih)

@@ -23,6 +23,21 @@ def expect_forget_bias(who: str, forget_bias: Any, bias: bool) -> float | None:
     return float(forget_bias)
 
 
+class Forgetting(nn.Module):
+    """Mixed in before torch's LSTM modules: their weights begin as torch's do, the forget gates' bias as it was asked for."""
+
+    forget_bias: float | None = None
+
+    def reset_parameters(self) -> None:
+        """torch's uniform start in +-1/sqrt(U); then the forget gates' bias where one was asked for."""
+        super().reset_parameters()  # type: ignore[misc]  # the torch module behind this one has it
+        set_forget_bias(self, self.forget_bias)
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        return text if self.forget_bias is None else f"{text}, forget_bias={self.forget_bias}"
+
+
 def set_forget_bias(layer: nn.Module, forget_bias: float | None) -> None:
     """Set the sum of the two forget biases, in every layer and direction of `layer`; the gates' order is i f g o."""
     if forget_bias is None:

@@ -21,7 +21,7 @@ from twofold.layers.routes import Routed
 from twofold.time import cells
 from twofold.time.cells import Weights
 from twofold.time.direction import Shape, stacked
-from twofold.time.forget import expect_forget_bias, set_forget_bias
+from twofold.time.forget import Forgetting, expect_forget_bias
 from twofold.time.recurrent import Saved, over_time, unroll, unroll_back
 from twofold.time.sequence import StateForm, expect_sequence, expect_state, expect_switches
 
@@ -64,7 +64,7 @@ def vendor(x_TBD: Tensor, h_BR: Tensor, c_BU: Tensor, *weights: Any) -> tuple[Te
 lstm = differentiable(forward, backward, vendor=vendor)
 
 
-class LSTM(Routed, nn.LSTM):
+class LSTM(Routed, Forgetting, nn.LSTM):
     """y, (h, c) = layer(x, (h, c)): L layers of LSTM over x (T, B, D), or (B, T, D) with batch_first, or one row (T, D).
 
     torch.nn.LSTM with routes and clear errors: y (T, B, S*R) holds the last layer's outputs, S directions side by side; h (S*L, B, R)
@@ -80,7 +80,6 @@ class LSTM(Routed, nn.LSTM):
     (torch.Size([5, 4, 6]), torch.Size([4, 4, 3]), torch.Size([4, 4, 3]))
     """
 
-    forget_bias: float | None = None
     weight_ih_l0: Tensor
 
     def __init__(  # type: ignore[no-untyped-def]
@@ -108,15 +107,6 @@ class LSTM(Routed, nn.LSTM):
             )
         self.forget_bias = expect_forget_bias("LSTM", forget_bias, bias)
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype)
-
-    def reset_parameters(self) -> None:
-        """torch's uniform start in +-1/sqrt(U); then the forget gates' bias where one was asked for."""
-        super().reset_parameters()
-        set_forget_bias(self, self.forget_bias)
-
-    def extra_repr(self) -> str:
-        text = super().extra_repr()
-        return text if self.forget_bias is None else f"{text}, forget_bias={self.forget_bias}"
 
     @property
     def stack_shape(self) -> Shape:

@@ -25,6 +25,7 @@
 #include "winograd.h"
 #include "norm.h"
 #include "pools.h"
+#include "dense.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -34,7 +35,7 @@
 
 const twofold::Kernels& twofold::avx2_kernels() {
   static const Kernels table{"avx2", avx2::max_pool, avx2::max_pool_backward, avx2::convolution_kernels, avx2::winograd_kernels,
-      avx2::norm_kernels, avx2::pool_kernels, avx2::depthwise_kernels};
+      avx2::norm_kernels, avx2::pool_kernels, avx2::depthwise_kernels, avx2::dense_kernels};
   return table;
 }
 #endif

@@ -25,6 +25,7 @@
 #include "winograd.h"
 #include "norm.h"
 #include "pools.h"
+#include "dense.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -34,7 +35,7 @@
 
 const twofold::Kernels& twofold::avx512_kernels() {
   static const Kernels table{"avx512", avx512::max_pool, avx512::max_pool_backward, avx512::convolution_kernels, avx512::winograd_kernels,
-      avx512::norm_kernels, avx512::pool_kernels, avx512::depthwise_kernels};
+      avx512::norm_kernels, avx512::pool_kernels, avx512::depthwise_kernels, avx512::dense_kernels};
   return table;
 }
 #endif

@@ -16,9 +16,10 @@
 #include "winograd.h"
 #include "norm.h"
 #include "pools.h"
+#include "dense.h"
 
 const twofold::Kernels& twofold::base_kernels() {
   static const Kernels table{"base", base::max_pool, base::max_pool_backward, base::convolution_kernels, base::winograd_kernels,
-      base::norm_kernels, base::pool_kernels, base::depthwise_kernels};
+      base::norm_kernels, base::pool_kernels, base::depthwise_kernels, base::dense_kernels};
   return table;
 }

@@ -119,15 +119,14 @@ inline void pool_whole(const Window& w, const Row<Tap>& row) {
     const float* corner = row.x + row.h * w.W + v;
     Lanes lanes;
     lanes.nothing(static_cast<int32_t>(begin * kw), static_cast<int32_t>(-v));
-    const auto offer = [&](auto see) {
-      for (int64_t i = begin; i < end; ++i) {
-        for (int64_t j = 0; j < kw; ++j) lanes.offer(see(corner + i * w.dh * w.W + j, j), static_cast<int32_t>(i * kw + j));
+    const bool inner = v >= 0 && v + Lanes::count + kw - 1 <= w.W;
+    for (int64_t i = begin; i < end; ++i) {
+      const float* from = corner + i * w.dh * w.W;
+      for (int64_t j = 0; j < kw; ++j) {
+        const auto tap = static_cast<int32_t>(i * kw + j);
+        if (inner) lanes.offer(Lanes::template every<1>(from + j, 1), tap);
+        else lanes.offer(Lanes::between(from + j, -v - j, w.W - v - j), tap);
       }
-    };
-    if (v >= 0 && v + Lanes::count + kw - 1 <= w.W) {
-      offer([](const float* from, int64_t) { return Lanes::template every<1>(from, 1); });
-    } else {
-      offer([&](const float* from, int64_t j) { return Lanes::between(from, -v - j, w.W - v - j); });
     }
     if (w.Q < Lanes::count) {
       lanes.store(row.y, w.Q);

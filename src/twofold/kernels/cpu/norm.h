@@ -8,41 +8,56 @@
 namespace twofold {
 namespace TWOFOLD_SET {
 
-template <class Term>
-inline double sum_terms(int64_t size, Term term) {
-  double total = 0;
-  for (int64_t begin = 0; begin < size; begin += 4096) {  // short runs: the error of float32 sums grows with their length
-    const int64_t end = smaller(size, begin + 4096);
-    Vector sum[4] = {Vector::zero(), Vector::zero(), Vector::zero(), Vector::zero()};
-    int64_t n = begin;
-    for (; n + 4 * Vector::lanes <= end; n += 4 * Vector::lanes) {
-      TWOFOLD_UNROLL
-      for (int v = 0; v < 4; ++v) sum[v] = sum[v] + term(n + v * Vector::lanes, int64_t{Vector::lanes});
-    }
-    for (; n < end; n += Vector::lanes) sum[0] = sum[0] + term(n, end - n);
-    total += static_cast<double>(((sum[0] + sum[1]) + (sum[2] + sum[3])).sum());
+// A sum over maps, in lanes for so many terms as float32 bears, in double beyond: maps may be as small as a vector.
+struct Sum {
+  static constexpr int64_t bearable = 4096;  // the error of a float32 sum grows with its length
+  Vector part[4] = {Vector::zero(), Vector::zero(), Vector::zero(), Vector::zero()};
+  double settled = 0;
+  int64_t terms = 0;
+
+  void settle() {
+    settled += static_cast<double>(((part[0] + part[1]) + (part[2] + part[3])).sum());
+    for (Vector& p : part) p = Vector::zero();
+    terms = 0;
   }
-  return total;
-}
+  template <class Term>
+  void add(int64_t size, Term term) {
+    for (int64_t begin = 0; begin < size; begin += bearable) {
+      const int64_t end = smaller(size, begin + bearable);
+      if (terms + end - begin > bearable) settle();
+      terms += end - begin;
+      int64_t n = begin;
+      for (; n + 4 * Vector::lanes <= end; n += 4 * Vector::lanes) {
+        TWOFOLD_UNROLL
+        for (int v = 0; v < 4; ++v) part[v] = part[v] + term(n + v * Vector::lanes, int64_t{Vector::lanes});
+      }
+      for (; n < end; n += Vector::lanes) part[0] = part[0] + term(n, end - n);
+    }
+  }
+  double total() {
+    settle();
+    return settled;
+  }
+};
 
 void moments(const Channel& channel, const float* x, double* mean, double* variance) {
-  double total = 0, squares = 0;
+  Sum values, squares;
   for (int64_t g = 0; g < channel.images; ++g) {
     const float* map = x + g * channel.apart;
-    total += sum_terms(channel.size, [&](int64_t n, int64_t left) { return Vector::load(map + n, left); });
+    values.add(channel.size, [&](int64_t n, int64_t left) { return Vector::load(map + n, left); });
   }
-  const double centre = total / channel.count();
+  const double centre = values.total() / channel.count();
   const Vector minus = Vector::every(static_cast<float>(-centre));
   for (int64_t g = 0; g < channel.images; ++g) {
     const float* map = x + g * channel.apart;
-    squares += sum_terms(channel.size, [&](int64_t n, int64_t left) {
+    squares.add(channel.size, [&](int64_t n, int64_t left) {
       const Vector away = (Vector::load(map + n, left) + minus).first(left);
       return away * away;
     });
   }
   const double rest = centre - static_cast<double>(static_cast<float>(centre));  // what float32 rounds off the mean
   *mean = centre;
-  *variance = squares / channel.count() - rest * rest;
+  *variance = squares.total() / channel.count() - rest * rest;
 }
 
 // to = slope (x - mean) + shift, and ReLU
@@ -72,7 +87,7 @@ void normalise(const Channel& channel, const float* x, float mean, float slope, 
 void through_relu(const Channel& channel, const float* x, float mean, float slope, float shift, bool relu, const Window* pool,
     const int64_t* offset, const float* dy, const float* y, const uint8_t* winner, int64_t y_apart, float* dx, float* row, double* sums) {
   const Vector minus = Vector::every(-mean), rate = Vector::every(slope), base = Vector::every(shift);
-  sums[0] = sums[1] = 0;
+  Sum even, along;
   for (int64_t g = 0; g < channel.images; ++g) {
     const float *map = x + g * channel.apart, *d = dy + g * y_apart;
     float* to = dx + g * channel.apart;
@@ -92,11 +107,11 @@ void through_relu(const Channel& channel, const float* x, float mean, float slop
         (relu ? grad.where_positive(value) : grad).store(to + n, left);
       }
     }
-    sums[0] += sum_terms(channel.size, [&](int64_t n, int64_t left) { return Vector::load(to + n, left); });
-    sums[1] += sum_terms(channel.size, [&](int64_t n, int64_t left) {
-      return Vector::load(to + n, left) * (Vector::load(map + n, left) + minus);
-    });
+    even.add(channel.size, [&](int64_t n, int64_t left) { return Vector::load(to + n, left); });
+    along.add(channel.size, [&](int64_t n, int64_t left) { return Vector::load(to + n, left) * (Vector::load(map + n, left) + minus); });
   }
+  sums[0] = even.total();
+  sums[1] = along.total();
 }
 
 // dx holds d and becomes slope (d - even - along (x - mean))

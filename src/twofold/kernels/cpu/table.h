@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "convolution_table.h"
+#include "dense_table.h"
 #include "depthwise_table.h"
 #include "norm_table.h"
 #include "pools_table.h"
@@ -26,6 +27,7 @@ struct Kernels {
   NormKernels norm;
   PoolKernels pools;
   DepthwiseKernels depthwise;
+  DenseKernels dense;
 };
 
 const Kernels& base_kernels();

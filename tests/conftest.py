@@ -1,0 +1,15 @@
+"""For all tests: threads that wait without spinning, and nothing measured unless a test asks for it.
+
+Most tests compute little at a time. Where other programs share the machine, a thread that spins until the next little piece keeps a core
+from the thread that has to deliver it, and the suite takes three times as long. Results do not depend on it.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, and for child processes too
+os.environ["TWOFOLD_MEASURE"] = "0"  # what runs in a test depends on no clock
+os.environ["TWOFOLD_CACHE"] = tempfile.mkdtemp(prefix="twofold-cache-")  # and not on what this user measured before
+atexit.register(shutil.rmtree, os.environ["TWOFOLD_CACHE"], ignore_errors=True)
