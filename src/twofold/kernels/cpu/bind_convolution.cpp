@@ -56,7 +56,8 @@ bool by_winograd(const Convolution& c, int64_t algorithm) {
 
 Winograd winograd_of(const Convolution& c, bool reduced) {
   const WinogradKernels* found = winograd_kernels(reduced);
-  TORCH_CHECK_VALUE(found, "convolution: products of bfloat16 need a processor with AVX512_BF16; kernels.convolution.reduced_unfit() says so");
+  TORCH_CHECK_VALUE(
+      found, "convolution: products of bfloat16 need a processor with AVX512_BF16; kernels.convolution.reduced_unfit() says so");
   return {*found, c};
 }
 
@@ -154,7 +155,6 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const std:
   const int64_t batch = x.size(0), filters = weight.size(0);
   const at::Tensor y = at::empty({batch, filters, c.P, c.Q}, x.options());
   if (!batch) return y;
-  expect_large_pages(y);
   const float *from = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
   float* to = y.mutable_data_ptr<float>();
@@ -173,12 +173,11 @@ at::Tensor convolution_dx(const at::Tensor& dy, const at::Tensor& weight, at::In
   const int64_t batch = dy.size(0), channels = c.C * groups;
   const at::Tensor dx = at::empty({batch, channels, H, W}, dy.options());
   if (!batch) return dx;
-  expect_large_pages(dx);
   const float *from = dy.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   float* to = dx.mutable_data_ptr<float>();
   for (int64_t g = 0; g < groups; ++g) {
-    correlate(t, batch, from + g * c.F * c.P * c.Q, dy.size(1) * c.P * c.Q, w + g * c.F * c.taps(), nullptr, true, algorithm, reduced, false,
-        to + g * c.C * H * W, channels * H * W);
+    correlate(t, batch, from + g * c.F * c.P * c.Q, dy.size(1) * c.P * c.Q, w + g * c.F * c.taps(), nullptr, true, algorithm, reduced,
+        false, to + g * c.C * H * W, channels * H * W);
   }
   return dx;
 }
@@ -196,8 +195,9 @@ std::tuple<at::Tensor, at::Tensor> convolution_dweight(
   if (!batch) return {dweight, dbias};
   const float *from = x.const_data_ptr<float>(), *d = dy.const_data_ptr<float>();
   for (int64_t g = 0; g < groups; ++g) {
+    float* to_bias = with_bias ? dbias.mutable_data_ptr<float>() + g * c.F : nullptr;
     add_weight_gradient(c, batch, from + g * c.C * c.H * c.W, x.size(1) * c.H * c.W, d + g * c.F * c.P * c.Q, dy.size(1) * c.P * c.Q,
-        algorithm, reduced, dweight.mutable_data_ptr<float>() + g * c.F * c.taps(), with_bias ? dbias.mutable_data_ptr<float>() + g * c.F : nullptr);
+        algorithm, reduced, dweight.mutable_data_ptr<float>() + g * c.F * c.taps(), to_bias);
   }
   return {dweight, dbias};
 }

@@ -1,16 +1,11 @@
 // How a batch of maps is cut into blocks of work, and shared out among torch's threads.
 #pragma once
 #include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <functional>
 #include <memory>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 #include "dispatch.h"
 
@@ -52,17 +47,6 @@ inline void share(const Convolution& c, const Cut& cut, const std::function<void
   const double each = static_cast<double>(c.taps()) * static_cast<double>(c.F * cut.rows * c.Q * cut.images);
   const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(kWork) / each));
   at::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) { work(begin, end, at::get_thread_num()); });
-}
-
-// Memory that is mapped anew comes page by page, each at the price of an interruption when it is first written. Large pages are few.
-inline void expect_large_pages(const at::Tensor& y) {
-#if defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kPage = 4096;
-  constexpr int64_t kMapped = 32 << 20;  // bytes from which on malloc maps memory anew every time
-  if (static_cast<int64_t>(y.nbytes()) < kMapped) return;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(y.data_ptr()) + kPage - 1) / kPage * kPage;
-  madvise(reinterpret_cast<void*>(begin), y.nbytes() / kPage * kPage - kPage, MADV_HUGEPAGE);
-#endif
 }
 
 struct Free {

@@ -20,7 +20,8 @@ namespace TWOFOLD_SET {
 WinogradSizes winograd_sizes(const Convolution& c, const Frame& frame, bool gradient) {
   const Tiles tiles(c, frame);
   const SeenTiles seen(c, tiles, gradient);
-  return {seen.rows, tiles.panels, seen.size(), TileProducts(tiles, gradient).size(), odd_lines(larger(places_floats(tiles), panel_floats(c, frame)))};
+  const int64_t scratch = odd_lines(larger(places_floats(tiles), panel_floats(c, frame)));
+  return {seen.rows, tiles.panels, seen.size(), TileProducts(tiles, gradient).size(), scratch};
 }
 
 int64_t winograd_packed(const Convolution& c) { return kParts * weight_part(c, parts(c.C, kDeep)) + whole_lanes(c.F); }
@@ -88,7 +89,9 @@ void winograd_pack(const Convolution& c, const float* weight, const float* bias,
       float first[kParts * L], second[kParts * L];
       transform_taps(taps + channel * 9 * L, first, L);
       transform_taps(taps + (channel + 1) * 9 * L, second, L);
-      for (int k = 0; k < kParts; ++k) store_pairs(Vector::load(first + k * L), Vector::load(second + k * L), block + row * width + k * part);
+      for (int k = 0; k < kParts; ++k) {
+        store_pairs(Vector::load(first + k * L), Vector::load(second + k * L), block + row * width + k * part);
+      }
 #else
       transform_taps(taps + channel * 9 * L, block + row * width, part);
 #endif
@@ -105,8 +108,8 @@ void winograd_see(const Convolution& c, const Frame& frame, bool gradient, const
 
 // A' m A of every tile for V vectors of filters, the bias added, ReLU where asked for: maps [window][V lanes]
 template <int V>
-inline void transform_products(
-    const Convolution& c, const Frame& frame, const Tiles& tiles, const float* from, int64_t part, const float* bias, bool relu, float* maps) {
+inline void transform_products(const Convolution& c, const Frame& frame, const Tiles& tiles, const float* from, int64_t part, const float* bias,
+    bool relu, float* maps) {
   constexpr int64_t width = V * Vector::lanes;
   each_tile(c, frame, tiles, [&](int64_t tile, int64_t window, bool below, bool right) {
     TWOFOLD_UNROLL
@@ -130,8 +133,8 @@ inline void transform_products(
 }
 
 // Panels [begin, end) of the block's windows. y is where its first row of windows goes.
-void winograd_put(const Convolution& c, const Frame& frame, const float* products, const float* packed, bool relu, float* y, int64_t y_image,
-    int64_t y_map, int64_t begin, int64_t end, float* maps) {
+void winograd_put(const Convolution& c, const Frame& frame, const float* products, const float* packed, bool relu, float* y,
+    int64_t y_image, int64_t y_map, int64_t begin, int64_t end, float* maps) {
   const Tiles tiles(c, frame);
   const int64_t part = TileProducts(tiles, false).part, windows = smaller(2 * frame.rows, c.P - 2 * frame.row) * c.Q;
   const float* bias = packed + kParts * weight_part(c, parts(c.C, kDeep));
@@ -195,7 +198,8 @@ void winograd_see_gradient(const Convolution& c, const Frame& frame, const float
       for (int64_t f = 0; dbias && f < real; ++f) dbias[first + f] += sum_of(from + f * map, windows);
       from_maps(from, map, windows, real, width, maps + g * windows * width);
     }
-    (width == kPanel ? transform_gradients<2> : transform_gradients<1>)(c, frame, tiles, maps, products + first * layout.tiles, layout.part);
+    float* to = products + first * layout.tiles;
+    (width == kPanel ? transform_gradients<2> : transform_gradients<1>)(c, frame, tiles, maps, to, layout.part);
   }
 }
 
@@ -244,8 +248,8 @@ void winograd_finish(const Convolution& c, const float* sums, int64_t begin, int
   }
 }
 
-inline constexpr WinogradKernels winograd_kernels{winograd_sizes, winograd_packed, winograd_pack, winograd_see, winograd_products, winograd_put,
-    winograd_sums, winograd_see_gradient, winograd_sum_products, winograd_finish};
+inline constexpr WinogradKernels winograd_kernels{winograd_sizes, winograd_packed, winograd_pack, winograd_see, winograd_products,
+    winograd_put, winograd_sums, winograd_see_gradient, winograd_sum_products, winograd_finish};
 
 }  // namespace TWOFOLD_SET
 }  // namespace twofold

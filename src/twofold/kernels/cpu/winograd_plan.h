@@ -11,9 +11,9 @@
 
 namespace twofold {
 
-constexpr int64_t kTiles = 1 << 17;     // floats of a thread's own block, if that is 56 tiles or more
-constexpr int64_t kCommon = 1 << 21;    // floats of a block for all threads: they stay in the third cache
-constexpr int64_t kHeld = 1 << 15;      // C F above which all threads are at the same block
+constexpr int64_t kTiles = 1 << 17;   // floats of a thread's own block, if that is 56 tiles or more
+constexpr int64_t kCommon = 1 << 21;  // floats of a block for all threads: they stay in the third cache
+constexpr int64_t kHeld = 1 << 15;    // C F above which all threads are at the same block
 
 // The table, with `reduced` the one whose products are of bfloat16, or null where this processor or ATEN_CPU_CAPABILITY rules it out.
 inline const WinogradKernels* winograd_kernels(bool reduced) {
@@ -77,8 +77,8 @@ inline Memory pack_winograd(const Winograd& way, const float* weight, const floa
 }
 
 // A block by one thread. y is where its first row of windows goes.
-inline void winograd_block(const Winograd& way, const Frame& frame, const float* x, int64_t x_image, const float* packed, bool relu, float* y,
-    int64_t y_image, int64_t y_map, float* scratch) {
+inline void winograd_block(const Winograd& way, const Frame& frame, const float* x, int64_t x_image, const float* packed, bool relu,
+    float* y, int64_t y_image, int64_t y_map, float* scratch) {
   const WinogradSizes sizes = way.sizes(frame, false);
   float *seen = scratch, *products = seen + sizes.seen, *rest = products + sizes.products;
   way.table.see(way.c, frame, false, x, x_image, 0, sizes.cells, seen, rest);
@@ -118,7 +118,9 @@ inline void winograd_together(const Winograd& way, int64_t batch, const float* x
 
 inline void finish_winograd(const Winograd& way, int64_t parts, const float* sums, float* dweight) {
   const int64_t panels = way.panels();
-  in_parts(std::min(parts, panels), [&](const Part& part) { way.table.finish(way.c, sums, part.begin(panels), part.end(panels), dweight); });
+  in_parts(std::min(parts, panels), [&](const Part& part) {
+    way.table.finish(way.c, sums, part.begin(panels), part.end(panels), dweight);
+  });
 }
 
 // Every thread its own blocks and sums.

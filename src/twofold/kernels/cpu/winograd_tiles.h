@@ -15,8 +15,6 @@ namespace TWOFOLD_SET {
 constexpr int64_t kParts = 16, kDeep = TWOFOLD_DEEP, kPanel = kFilterVectors * Vector::lanes;
 
 // The 4x4 tiles of the layer as windows.
-inline Convolution tiles_of(const Convolution& c) { return {c.C, c.F, c.H, c.W, parts(c.P, 2), parts(c.Q, 2), 4, 4, 2, 2, c.top, c.left, 1, 1}; }
-
 // Whole cache lines, an odd number of them: streams that lie so far apart never fall into the same set of the cache.
 inline int64_t odd_lines(int64_t floats) { return (parts(floats, 16) | 1) * 16; }
 
@@ -57,8 +55,8 @@ inline void add_cells(Vector& sum, Vector a, Vector b) { sum.value = _mm512_dpbf
 // Cells of (first, second)
 inline void store_pairs(Vector first, Vector second, float* to) {
   const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second.value, first.value);
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2,
-      17, 1, 16, 0);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+      18, 2, 17, 1, 16, 0);
   _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, both));
 }
 
