@@ -24,6 +24,8 @@ POOL, PADDED = Window((2, 2), (2, 2)), Window((3, 2), (2, 1), (1, 1, 0, 1), (1, 
 CONVOLVED = {
     "sides": (X, W, B, Window((3, 2), (1, 1), (2, 0, 1, 3)), 1),
     "sides and stride": (X, W, B, Window((3, 2), (2, 2), (3, 0, 0, 3)), 1),
+    "no window without what is behind": (X[:, :, :2], W, B, Window((3, 2), (2, 1), (0, 1, 0, 0)), 1),
+    "a window of padding alone": (X[:, :, :1, :1], W, B, Window((3, 2), (3, 2), (4, 2, 3, 0)), 1),
     "remainder": (X, W, None, Window((3, 2), (3, 2), (1, 1, 0, 0)), 1),
     "dilation": (X, W, B, Window((3, 2), (1, 1), (1, 2, 0, 0), (2, 3)), 1),
     "groups": (X, draw(6, 2, 3, 2, seed=1), B, Window((3, 2)), 2),

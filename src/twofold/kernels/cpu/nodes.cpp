@@ -29,8 +29,8 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
-#include <string>
 #include <tuple>
 #include <vector>
 
@@ -86,18 +86,33 @@ Numbers sides(at::IntArrayRef g, int64_t H, int64_t W) {
   return {g[7], after(g[1], g[3], g[5], g[7], g[9], W), g[6], after(g[0], g[2], g[4], g[6], g[8], H)};
 }
 
+// The map in its frame. It is cut off behind after it was padded: windows may see padding alone.
+Tensor framed(const Tensor& x, const Numbers& frame, double value = 0) {
+  Numbers added = frame;
+  for (int64_t& side : added) side = std::max<int64_t>(side, 0);
+  const Tensor whole = at::constant_pad_nd(x, added, value);
+  return whole.slice(3, 0, whole.size(3) + std::min<int64_t>(frame[1], 0)).slice(2, 0, whole.size(2) + std::min<int64_t>(frame[3], 0));
+}
+
+// The map (H W) out of its frame, 0 where it was cut off.
+Tensor unframed(const Tensor& x, const Numbers& frame, int64_t H, int64_t W) {
+  const Numbers added{0, std::max<int64_t>(-frame[1], 0), 0, std::max<int64_t>(-frame[3], 0)};
+  return at::constant_pad_nd(x, added).narrow(2, frame[2], H).narrow(3, frame[0], W).contiguous();
+}
+
 // Whether the same padding on both sides gives as many windows.
 bool even(at::IntArrayRef g, int64_t H, int64_t W) {
   const auto windows = [](int64_t size, int64_t before, int64_t taps, int64_t stride, int64_t dilation) {
-    return (size + 2 * before - dilation * (taps - 1) - 1) / stride + 1;
+    const int64_t room = size + 2 * before - dilation * (taps - 1) - 1;
+    return room < 0 ? 0 : room / stride + 1;
   };
   return windows(H, g[6], g[2], g[4], g[8]) == g[0] && windows(W, g[7], g[3], g[5], g[9]) == g[1];
 }
 
 Tensor pooled_again(const Tensor& y, const Numbers& pool) {
   if (pool.empty()) return y;
-  const Tensor framed = at::constant_pad_nd(y, sides(pool, y.size(2), y.size(3)), -std::numeric_limits<double>::infinity());
-  return at::max_pool2d(framed, {pool[2], pool[3]}, {pool[4], pool[5]}, 0, {pool[8], pool[9]});
+  const Tensor whole = framed(y, sides(pool, y.size(2), y.size(3)), -std::numeric_limits<double>::infinity());
+  return at::max_pool2d(whole, {pool[2], pool[3]}, {pool[4], pool[5]}, 0, {pool[8], pool[9]});
 }
 
 // dy through the pool and the ReLU, for which y > 0 (or NaN) says where it was open.
@@ -140,10 +155,9 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& dy, const 
     if (even(g, x.size(2), x.size(3))) {
       std::tie(dx, dweight, dbias) = back(x, g.slice(6, 2));
     } else {
-      Numbers frame = sides(g, x.size(2), x.size(3));
-      std::tie(dx, dweight, dbias) = back(at::constant_pad_nd(x, frame), at::IntArrayRef{0, 0});
-      for (int64_t& side : frame) side = -side;
-      if (dx_there) dx = at::constant_pad_nd(dx, frame).contiguous();
+      const Numbers frame = sides(g, x.size(2), x.size(3));
+      std::tie(dx, dweight, dbias) = back(framed(x, frame), at::IntArrayRef{0, 0});
+      if (dx_there) dx = unframed(dx, frame, x.size(2), x.size(3));
     }
   }
   if (with_dx && dx_here) dx = dx_of.call(dy, weight, g, groups, x.size(2), x.size(3), algorithm, reduced);
@@ -180,8 +194,8 @@ struct Convolve : Function<Convolve> {
     const auto [g, groups, relu, pool, reduced] = ctx->saved_data["numbers"].to<std::tuple<Numbers, int64_t, bool, Numbers, bool>>();
     variable_list found(8);
     if (at::GradMode::is_enabled()) {
-      const Tensor framed = at::constant_pad_nd(x, sides(g, x.size(2), x.size(3)));
-      const Tensor a = at::conv2d(framed, weight, maybe(bias), {g[4], g[5]}, at::IntArrayRef{0, 0}, {g[8], g[9]}, groups);
+      const Tensor whole = framed(x, sides(g, x.size(2), x.size(3)));
+      const Tensor a = at::conv2d(whole, weight, maybe(bias), {g[4], g[5]}, at::IntArrayRef{0, 0}, {g[8], g[9]}, groups);
       const variable_list again = anew(pooled_again(relu ? at::relu(a) : a, pool), {x, weight, bias}, dy);
       std::copy(again.begin(), again.end(), found.begin());
       return found;
