@@ -3,8 +3,8 @@
     python bench/convolution.py [--only WORDS] [--rounds 15] [--no-compile]
 
 Ours runs as a user finds it: by `auto`, which may measure for a minute here, and with twofold.precision("bf16") where reduced precision
-is allowed. torch is tried in both layouts, eager and compiled, in fp32 and, where allowed, under bf16 autocast; the fastest of them is the
-peer. All contenders run in one process, in turn; medians. What ran is said.
+is allowed; torch is tried eager and compiled, in fp32 and, where allowed, under bf16 autocast. Both are given maps in both layouts, and the
+fastest of each is compared. All contenders run in one process, in turn; medians. What ran is said.
 """
 
 import argparse
@@ -191,10 +191,9 @@ def step_of(model: torch_nn.Module, x: Tensor, target: Tensor | None, part: str,
     return backward
 
 
-def contenders(work: Workload, compiled: bool) -> tuple[dict[str, Step], torch_nn.Module]:
-    """Every way to compute it, by name, and our model."""
+def contenders(work: Workload, compiled: bool) -> tuple[dict[str, Step], dict[str, torch_nn.Module]]:
+    """Every way to compute it, by name, and our models."""
     torch.manual_seed(0)
-    ours = work.build(nn)
     x = torch.randn(work.size)
     target = torch.randint(0, 10, (work.size[0],)) if work.whole else None
     ways: dict[str, Step] = {}
@@ -205,15 +204,17 @@ def contenders(work: Workload, compiled: bool) -> tuple[dict[str, Step], torch_n
             model, images = model.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
         ways[name] = step_of(torch.compile(model) if whole else model, images, target, work.part, amp)
 
-    add("ours", ours)
-    if work.reduced:
-        add("ours, bf16", ours, amp=True)
+    models = {layout: work.build(nn) for layout in ("NCHW", "NHWC")}
+    for layout, model in models.items():
+        add(f"ours {layout}", model, layout == "NHWC")
+        if work.reduced:
+            add(f"ours bf16 {layout}", model, layout == "NHWC", amp=True)
     for amp in (False, True) if work.reduced else (False,):
         for last in (False, True):
             for whole in (False, True) if compiled else (False,):
                 words = ["torch", "bf16" if amp else "", "NHWC" if last else "NCHW", "compiled" if whole else ""]
                 add(" ".join(filter(None, words)), work.build(torch_nn), last, amp, whole)
-    return ways, ours
+    return ways, models
 
 
 def patient(ways: dict[str, Step], rounds: int) -> dict[str, float]:
@@ -223,16 +224,20 @@ def patient(ways: dict[str, Step], rounds: int) -> dict[str, float]:
     return {**first, **seconds(quick, rounds=rounds, warm_up=1)}
 
 
+def fastest(times: dict[str, float], who: str) -> str:
+    """The fastest way of ours or torch's."""
+    return min((name for name in times if name.startswith(who)), key=times.__getitem__)
+
+
 def report(work: Workload, rounds: int, compiled: bool) -> None:
     """One row of the table."""
-    ways, ours = contenders(work, compiled)
+    ways, models = contenders(work, compiled)
     times = patient(ways, rounds)
-    torchs = {name: time for name, time in times.items() if name.startswith("torch")}
-    best, mine = min(torchs, key=torchs.__getitem__), min(time for name, time in times.items() if name.startswith("ours"))
-    ratio = torchs[best] / mine
-    print(f"{work.name:42s} ours {1e3 * mine:9.3f} ms   best torch {1e3 * torchs[best]:9.3f} ({best})   ", end="")
+    mine, best = fastest(times, "ours"), fastest(times, "torch")
+    ratio = times[best] / times[mine]
+    print(f"{work.name:42s} {1e3 * times[mine]:9.3f} ms ({mine})   {1e3 * times[best]:9.3f} ({best})   ", end="")
     verdict = "reached" if ratio >= work.target else "MISSED"
-    print(f"ratio {ratio:5.2f}   asked {work.target:.1f} {verdict}   {routes_taken(ours)}", flush=True)
+    print(f"ratio {ratio:5.2f}   asked {work.target:.1f} {verdict}   {routes_taken(models[mine[-4:]])}", flush=True)
     print("    " + "   ".join(f"{name} {1e3 * time:.3f}" for name, time in times.items()), flush=True)
 
 
@@ -257,12 +262,13 @@ def random_shapes(count: int, rounds: int) -> None:
     """The worst ratio over shapes that nobody chose."""
     worst: tuple[float, str] = (float("inf"), "")
     for work in drawn(count):
-        ways, ours = contenders(work, False)
+        ways, models = contenders(work, False)
         times = patient(ways, rounds)
-        best = min(time for name, time in times.items() if name.startswith("torch"))
-        ratio = best / times["ours"]
+        mine, best = fastest(times, "ours"), fastest(times, "torch")
+        ratio = times[best] / times[mine]
         worst = min(worst, (ratio, work.name))
-        print(f"    {work.name:60s} {ratio:6.2f}   {routes_taken(ours)}", flush=True)
+        routes = routes_taken(models[mine[-4:]])
+        print(f"    {work.name:60s} {ratio:6.2f}   {mine} {routes}   {best} {1e6 * times[best]:.0f} us", flush=True)
     print(f"{count} random convolutions: worst ratio {worst[0]:.2f} ({worst[1]})   asked 0.9 {'reached' if worst[0] >= 0.9 else 'MISSED'}")
 
 
