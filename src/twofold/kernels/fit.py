@@ -26,11 +26,8 @@ class Window(Protocol):
     def __hash__(self) -> int: ...
 
 
-def obstacle(*tensors: Tensor | None, last: bool = False) -> str:
-    """Why a kernel cannot take these tensors, or '': plain, contiguous, float32, on the CPU, and nobody but autograd is watching.
-
-    last: whether the kernel also takes maps that lie channels last.
-    """
+def stranger(*tensors: Tensor | None) -> str:
+    """Why a kernel cannot take these tensors, or '': plain, float32, on the CPU, and nobody but autograd is watching."""
     if not kernels.available():
         return kernels.reason()
     for x in tensors:
@@ -40,11 +37,20 @@ def obstacle(*tensors: Tensor | None, last: bool = False) -> str:
             return f"needs a plain tensor, not {type(x).__name__}"
         if x.dtype != torch.float32 or not x.is_cpu:
             return f"needs float32 on the CPU, not {str(x.dtype).removeprefix('torch.')} on {x.device}"
-        if not x.is_contiguous() and not (last and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
-            return "needs a contiguous map in the order (B, C, H, W)" + (", or channels last" if last else "")
     if forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None:
         return "cannot be seen by forward-mode differentiation or by torch.jit.trace"
     return ""
+
+
+def obstacle(*tensors: Tensor | None, last: bool = False) -> str:
+    """Why a kernel cannot take these tensors, or '': as above, and contiguous.
+
+    last: whether the kernel also takes maps that lie channels last.
+    """
+    for x in tensors:
+        if x is not None and not x.is_contiguous() and not (last and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
+            return stranger(*tensors) or "needs a contiguous map in the order (B, C, H, W)" + (", or channels last" if last else "")
+    return stranger(*tensors)
 
 
 @lru_cache(maxsize=1024)  # a net asks for the same few with every batch

@@ -26,6 +26,10 @@
 #include "norm.h"
 #include "pools.h"
 #include "dense.h"
+#include "gates.h"
+#include "recurrent_product.h"
+#include "recurrent_outer.h"
+#include "recurrence.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -35,7 +39,8 @@
 
 const twofold::Kernels& twofold::avx2_kernels() {
   static const Kernels table{"avx2", avx2::max_pool, avx2::max_pool_backward, avx2::convolution_kernels, avx2::winograd_kernels,
-      avx2::norm_kernels, avx2::pool_kernels, avx2::depthwise_kernels, avx2::dense_kernels};
+      avx2::norm_kernels, avx2::pool_kernels, avx2::depthwise_kernels, avx2::dense_kernels,
+      avx2::recurrence_kernels};
   return table;
 }
 #endif

@@ -26,6 +26,10 @@
 #include "norm.h"
 #include "pools.h"
 #include "dense.h"
+#include "gates.h"
+#include "recurrent_product.h"
+#include "recurrent_outer.h"
+#include "recurrence.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -35,7 +39,8 @@
 
 const twofold::Kernels& twofold::avx512_kernels() {
   static const Kernels table{"avx512", avx512::max_pool, avx512::max_pool_backward, avx512::convolution_kernels, avx512::winograd_kernels,
-      avx512::norm_kernels, avx512::pool_kernels, avx512::depthwise_kernels, avx512::dense_kernels};
+      avx512::norm_kernels, avx512::pool_kernels, avx512::depthwise_kernels, avx512::dense_kernels,
+      avx512::recurrence_kernels};
   return table;
 }
 #endif

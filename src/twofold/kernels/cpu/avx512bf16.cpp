@@ -1,4 +1,4 @@
-// Winograd's products of bfloat16, for processors with AVX512_BF16. Standard headers come before the target is raised: see lanes.h.
+// Products of bfloat16, Winograd's and those of recurrence, for processors with AVX512_BF16. Standard headers come before the target is raised: see lanes.h.
 #include "table.h"
 #if TWOFOLD_BF16
 #include <immintrin.h>
@@ -19,6 +19,11 @@
 #include "winograd_tiles.h"
 #include "winograd_products.h"
 #include "winograd.h"
+#include "floats.h"
+#include "gates.h"
+#include "recurrent_product.h"
+#include "recurrent_outer.h"
+#include "recurrence.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -28,6 +33,11 @@
 
 const twofold::WinogradKernels& twofold::avx512bf16_winograd() {
   static const WinogradKernels table = avx512bf16::winograd_kernels;
+  return table;
+}
+
+const twofold::RecurrenceKernels& twofold::avx512bf16_recurrence() {
+  static const RecurrenceKernels table = avx512bf16::recurrence_kernels;
   return table;
 }
 #endif

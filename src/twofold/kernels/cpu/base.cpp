@@ -17,9 +17,14 @@
 #include "norm.h"
 #include "pools.h"
 #include "dense.h"
+#include "gates.h"
+#include "recurrent_product.h"
+#include "recurrent_outer.h"
+#include "recurrence.h"
 
 const twofold::Kernels& twofold::base_kernels() {
   static const Kernels table{"base", base::max_pool, base::max_pool_backward, base::convolution_kernels, base::winograd_kernels,
-      base::norm_kernels, base::pool_kernels, base::depthwise_kernels, base::dense_kernels};
+      base::norm_kernels, base::pool_kernels, base::depthwise_kernels, base::dense_kernels,
+      base::recurrence_kernels};
   return table;
 }

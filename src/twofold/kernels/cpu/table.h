@@ -7,6 +7,7 @@
 #include "depthwise_table.h"
 #include "norm_table.h"
 #include "pools_table.h"
+#include "recurrence_table.h"
 
 namespace twofold {
 
@@ -28,6 +29,7 @@ struct Kernels {
   PoolKernels pools;
   DepthwiseKernels depthwise;
   DenseKernels dense;
+  RecurrenceKernels recurrence;
 };
 
 const Kernels& base_kernels();
