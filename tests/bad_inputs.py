@@ -17,6 +17,10 @@ from twofold.space.connection import full, one_to_one
 from twofold.space.connection import random as random_table
 from twofold.space.matched import matched_filter
 from twofold.space.resize import resize
+from twofold.time.convert import from_keras, from_onnx, to_keras, to_onnx
+from twofold.time.recurrent import gradient_norms
+from twofold.time.truncated import TBPTT, windows
+from twofold.time.unrolled import Recurrent
 
 CASES = {}
 SPACE = 4 << 30  # bytes of address space for a child, besides what the libraries take
@@ -354,12 +358,193 @@ case("Embedding outside", lambda: nn.Embedding(7, 3)(torch.tensor([[1, 7]])), "E
 case("Embedding floats", lambda: nn.Embedding(7, 3)(torch.ones(2)), "Embedding input", "float32", "x.long()")
 case("CrossEntropyLoss class", lambda: nn.CrossEntropyLoss()(torch.zeros(1, 3), torch.tensor([3])), "CrossEntropyLoss target", "0..2", "3")
 case("CrossEntropyLoss rows", lambda: nn.CrossEntropyLoss()(torch.zeros(2, 3), torch.zeros(3).long()), "CrossEntropyLoss target", "(2,)")
-Steps = torch.zeros(5, 2, 3)
-case("LSTM one state", lambda: nn.LSTM(3, 4)(Steps, torch.zeros(1, 2, 4)), "LSTM state", "2 tensors (h, c)", "one tensor")
-case("LSTM tokens", lambda: nn.LSTM(3, 4)(Steps.long()), "LSTM input", "Embedding")
-case("LSTM features", lambda: nn.LSTM(3, 4)(Steps.mT), "LSTM input", "D=3", "x.transpose(1, 2)")
-case("LSTM steps first", lambda: nn.LSTM(3, 4)(Steps.transpose(0, 1), (torch.zeros(1, 2, 4),) * 2), "LSTM state h", "batch_first=True")
-case("LSTMCell sequence", lambda: nn.LSTMCell(3, 4)(Steps), "LSTMCell input", "loop over x[t]")
+Steps, Row = torch.zeros(5, 2, 3), torch.zeros(1, 2, 4)
+for who in ("RNN", "GRU", "LSTM"):
+    made, pair = getattr(nn, who), who == "LSTM"
+    build = lambda made=made, **changed: made(**{"input_size": 3, "hidden_size": 4, **changed})  # noqa: E731
+    settings(
+        who,
+        build,
+        input_size=(0, "at least 1", "got 0"),
+        hidden_size=(0, "at least 1", "got 0"),
+        hidden_size_=(-4, "at least 1", "got -4"),
+        hidden_size__=(2.5, "whole number", "2.5"),
+        num_layers=(0, "at least 1", "got 0"),
+        bias=(0.5, "True or False", "0.5"),
+        dropout=(1.5, "from 0 to 1", "1.5"),
+        dropout_=(float("nan"), "from 0 to 1", "nan"),
+        zoneout=(1.5, "from 0 to 1", "1.5"),
+        zoneout_=(-0.1, "from 0 to 1", "-0.1"),
+        zoneout__=((0.1, 0.2, 0.3), "(0.1, 0.2, 0.3)"),
+        recurrent_dropout=(2, "from 0 to 1", "got 2"),
+        weight_dropout=(-1, "from 0 to 1", "got -1"),
+        weight_dropout_=("much", "'much'"),
+        hidden_init=("diagonal", "orthogonal", "'diagonal'"),
+        layer_norm=("yes", "True or False", "'yes'"),
+        learn_state=(1.5, "True or False", "1.5"),
+    )
+    for name in ("input_size", "hidden_size", "num_layers"):
+        case(f"{who} {name} 2**40", lambda b=build, name=name: b(**{name: 2**40}), who, "at most 2147483647", "weights")
+    one = (lambda *shape, **kind: (torch.zeros(*shape, **kind),) * 2) if pair else torch.zeros
+    inputs(
+        who,
+        build,
+        1,
+        **{
+            "one number": (lambda: torch.zeros(()), "(T, B, D=3)", "got ()"),
+            "float64": (lambda: Steps.double(), "float32", "float64", "x.to(torch.float32)"),
+            "bfloat16": (lambda: Steps.bfloat16(), "float32", "bfloat16"),
+            "another device": (lambda: Steps.to("meta"), "device cpu", "meta", ".to(device)"),
+            "token numbers": (lambda: Steps.long(), "floating point", "int64", "Embedding"),
+            "token numbers of two axes": (lambda: Steps[..., 0].long(), "floating point", "int64", "Embedding"),
+            "a vector": (lambda: torch.zeros(3), "1 axes, not 3"),
+            "pictures": (lambda: torch.zeros(5, 2, 3, 3), "4 axes, not 3", "x.flatten(2)"),
+            "another number of features": (lambda: torch.zeros(5, 2, 7), "D=3", "D is 7, not 3"),
+            "features before steps": (lambda: Steps.mT, "D=3", "x.transpose(1, 2)"),
+            "no features": (lambda: torch.zeros(5, 2, 0), "D is 0, not 3"),
+            "more steps than can be counted": (lambda: vast(2**30, 2, 3), "outputs", "2147483647"),
+        },
+    )
+    for name, (lengths, *words) in {
+        "beyond the steps": ((5, 6), "T=5", "got 6"),
+        "below 0": ((5, -1), "-1"),
+        "of floats": (torch.tensor([5.0, 2.0]), "whole numbers", "float32"),
+        "of floats in a list": ([5.0, 2.0], "whole numbers", "5.0"),
+        "of truth values": (torch.tensor([True, False]), "whole numbers", "bool"),
+        "for another batch": ((5, 2, 1), "B=2", "3"),
+        "for no rows": ((), "B=2"),
+        "of two axes": (torch.tensor([[5, 2]]), "B=2", "(1, 2)"),
+        "as one number": (5, "B=2"),
+        "as words": ("52", "'52'"),
+        "as a mask": (torch.ones(5, 2, dtype=torch.bool), "B=2"),
+        "elsewhere": (torch.tensor([5, 2], device="meta"), "meta"),
+        "beyond all counting": ((5, 2**62), "T=5", str(2**62)),
+    }.items():
+        case(f"{who} lengths {name}", lambda b=build, lengths=lengths: b()(Steps, lengths=lengths), who, "lengths", *words)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(Steps, [5, 2])
+    case(f"{who} lengths of packed steps", lambda b=build, packed=packed: b()(packed, lengths=(5, 2)), who, "lengths", "PackedSequence")
+    case(f"{who} lengths of one row", lambda b=build: b()(Steps[:, 0], lengths=(5, 2)), who, "lengths")
+    first = " h" if pair else ""
+    for name, (state, *words) in {
+        "of another batch": (lambda one=one: one(1, 3, 4), "B=2", "B is 3, not 2"),
+        "of other units": (lambda one=one: one(1, 2, 5), "U=4", "U is 5, not 4"),
+        "of other layers": (lambda one=one: one(2, 2, 4), "L=1", "L is 2, not 1"),
+        "without its layers": (lambda one=one: one(2, 4), "2 axes, not 3"),
+        "of float64": (lambda one=one: one(1, 2, 4, dtype=torch.float64), "float32", "float64"),
+        "of whole numbers": (lambda one=one: one(1, 2, 4, dtype=torch.int64), "int64"),
+        "elsewhere": (lambda one=one: one(1, 2, 4, device="meta"), "device cpu", "meta"),
+    }.items():
+        case(f"{who} state {name}", lambda b=build, state=state: b()(Steps, state()), f"{who} state{first}", *words)
+    case(f"{who} state as a list of numbers", lambda b=build: b()(Steps, [1.0, 2.0]), f"{who} state", "tensor", "float" if pair else "list")
+    case(f"{who} state as numpy array", lambda b=build: b()(Steps, np.zeros((1, 2, 4))), f"{who} state", "numpy" if not pair else "array")
+    case(f"{who} batch first", lambda b=build, one=one: b()(Steps.transpose(0, 1), one(1, 2, 4)), f"{who} state{first}", "batch_first=True")
+
+    cell, one_row = getattr(nn, f"{who}Cell"), (torch.zeros(2, 4),) * 2 if pair else torch.zeros(2, 4)
+    build = lambda cell=cell, **changed: cell(**{"input_size": 3, "hidden_size": 4, **changed})  # noqa: E731
+    settings(
+        f"{who}Cell",
+        build,
+        hidden_size=(0, "at least 1", "got 0"),
+        input_size=(2.5, "whole number", "2.5"),
+        bias=(2, "True or False", "got 2"),
+        layer_norm=("yes", "True or False", "'yes'"),
+    )
+    case(f"{who}Cell hidden_size 2**40", lambda b=build: b(hidden_size=2**40), f"{who}Cell", "at most 2147483647 weights")
+    case(f"{who}Cell sequence", lambda b=build: b()(Steps), f"{who}Cell input", "loop over x[t]")
+    case(f"{who}Cell features", lambda b=build: b()(torch.zeros(2, 5)), f"{who}Cell input", "D is 5, not 3")
+    case(f"{who}Cell tokens", lambda b=build: b()(torch.zeros(2, 3).long()), f"{who}Cell input", "int64", "Embedding")
+    case(f"{who}Cell float64", lambda b=build: b()(torch.zeros(2, 3).double()), f"{who}Cell input", "float32", "float64")
+    case(f"{who}Cell state rows", lambda b=build, s=one_row: b()(torch.zeros(3, 3), s), f"{who}Cell state", "B is 2, not 3")
+
+for who in ("RNN", "GRU"):
+    made = getattr(nn, who)
+    case(f"{who} two states", lambda made=made: made(3, 4)(Steps, (Row, Row)), f"{who} state", "one tensor", "tuple")
+    case(f"{who} projection", lambda made=made: made(3, 4, proj_size=2), who, "proj_size")
+    case(f"{who} two zoneouts", lambda made=made: made(3, 4, zoneout=(0.1, 0.2)), who, "zoneout", "(0.1, 0.2)")
+    case(f"{who} peephole", lambda made=made: made(3, 4, peephole=True), who, "peephole")
+case("RNN nonlinearity", lambda: nn.RNN(3, 4, nonlinearity="sigmoid"), "RNN", "nonlinearity", "tanh", "relu", "'sigmoid'")
+case("RNN reset", lambda: nn.RNN(3, 4, reset="before"), "RNN", "reset")
+case("GRU reset", lambda: nn.GRU(3, 4, reset="never"), "GRU", "reset", "after", "before", "'never'")
+case("GRUCell reset", lambda: nn.GRUCell(3, 4, reset=True), "GRUCell", "reset", "after", "before", "True")
+case("LSTM one state", lambda: nn.LSTM(3, 4)(Steps, Row), "LSTM state", "2 tensors (h, c)", "one tensor")
+case("LSTM one state in a tuple", lambda: nn.LSTM(3, 4)(Steps, (Row,)), "LSTM state", "2 tensors (h, c)")
+case("LSTM three states", lambda: nn.LSTM(3, 4)(Steps, (Row, Row, Row)), "LSTM state", "2 tensors (h, c)")
+case("LSTM cell of other units", lambda: nn.LSTM(3, 4)(Steps, (Row, Row[..., :3])), "LSTM state c", "U is 3, not 4")
+case("LSTM projection as wide", lambda: nn.LSTM(3, 4, proj_size=4), "LSTM", "proj_size", "hidden_size - 1 = 3", "got 4")
+case("LSTM projection wider", lambda: nn.LSTM(3, 4, proj_size=9), "LSTM", "proj_size", "got 9")
+case("LSTM projection -1", lambda: nn.LSTM(3, 4, proj_size=-1), "LSTM", "proj_size", "got -1")
+case("LSTM coupled with a forget bias", lambda: nn.LSTM(3, 4, coupled=True, forget_bias=1.0), "LSTM", "forget_bias", "coupled")
+case("LSTM forget bias without bias", lambda: nn.LSTM(3, 4, bias=False, forget_bias=1.0), "LSTM", "forget_bias", "bias")
+case("LSTM forget bias NaN", lambda: nn.LSTM(3, 4, forget_bias=float("nan")), "LSTM", "forget_bias", "nan")
+case("LSTM identity under a projection", lambda: nn.LSTM(3, 4, proj_size=2, hidden_init="identity"), "LSTM", "hidden_init", "proj_size")
+case("LSTM peephole in words", lambda: nn.LSTM(3, 4, peephole="yes"), "LSTM", "peephole", "True or False", "'yes'")
+case("LSTM coupled in numbers", lambda: nn.LSTM(3, 4, coupled=1), "LSTM", "coupled", "True or False", "1")
+case("LSTM learned projection's state", lambda: nn.LSTM(3, 4, proj_size=2)(Steps, (Row, Row)), "LSTM state h", "U is 4, not 2")
+case("LSTMCell one state", lambda: nn.LSTMCell(3, 4)(Steps[0], Row[0]), "LSTMCell state", "2 tensors (h, c)")
+case("LSTMCell coupled with a forget bias", lambda: nn.LSTMCell(3, 4, coupled=True, forget_bias=1.0), "LSTMCell", "forget_bias", "coupled")
+for who in ("MinGRU", "MinLSTM"):
+    made = getattr(nn, who, None)
+    case(f"{who} hidden_size 0", lambda made=made: made(3, 0), who, "hidden_size", "got 0")
+    case(f"{who} hidden_size 2**40", lambda made=made: made(3, 2**40), who, "weights", "2147483647")
+    case(f"{who} features", lambda made=made: made(3, 4)(torch.zeros(5, 2, 7)), f"{who} input", "D is 7, not 3")
+    case(f"{who} tokens", lambda made=made: made(3, 4)(Steps.long()), f"{who} input", "Embedding")
+    case(f"{who} rank", lambda made=made: made(3, 4)(torch.zeros(3)), f"{who} input", "1 axes, not")
+    case(f"{who} state", lambda made=made: made(3, 4)(Steps, torch.zeros(2, 2, 5)), f"{who} state")
+
+Both, Keys, Query = lambda: nn.LSTM(3, 4, bidirectional=True), torch.zeros(5, 2, 4), torch.zeros(2, 3)
+case("LookAhead of one direction", lambda: nn.LookAhead(nn.LSTM(3, 4), 2), "LookAhead", "two directions", "bidirectional=True")
+case("LookAhead of Linear", lambda: nn.LookAhead(nn.Linear(3, 4), 2), "LookAhead", "bidirectional", "got Linear")
+case("LookAhead steps -1", lambda: nn.LookAhead(Both(), -1), "LookAhead", "steps", "at least 0", "got -1")
+case("LookAhead half a step", lambda: nn.LookAhead(Both(), 2.5), "LookAhead", "steps", "got 2.5")
+case("LookAhead chunks of 0", lambda: nn.LookAhead(Both(), 0, chunked=True), "LookAhead", "steps", "at least 1", "got 0")
+case("LookAhead features", lambda: nn.LookAhead(Both(), 1)(Keys), "LSTM input", "D is 4, not 3")
+case("LookAhead lengths", lambda: nn.LookAhead(Both(), 1)(Steps, lengths=(9, 1)), "LookAhead lengths", "T=5", "got 9")
+case("LookAhead packed", lambda: nn.LookAhead(Both(), 1)(packed), "LookAhead input", "PackedSequence", "lengths=")
+case("LookAhead beyond counting", lambda: nn.LookAhead(Both(), 2)(vast(2**30, 2, 3)), "LSTM input", "outputs", "2147483647")
+case("stream of no rows", lambda: nn.LSTM(3, 4).stream(rows=0), "LSTM stream", "rows", "got 0")
+case("stream of two directions", lambda: Both().stream(), "LSTM stream", "one direction", "LookAhead")
+case("stream of other rows", lambda: nn.LSTM(3, 4).stream(rows=3).push(Steps), "LSTM stream", "B is 2, not 3")
+case("stream of numpy arrays", lambda: nn.GRU(3, 4).stream(2).push(np.zeros((5, 2, 3))), "GRU stream", "numpy.ndarray")
+case("stream in training", lambda: nn.GRU(3, 4, 2, dropout=0.5).stream(2).push(Steps), "GRU stream", "dropout=0.5", "layer.eval()")
+case("Recurrent of Linear", lambda: Recurrent(nn.Linear(3, 4)), "Recurrent", "expected a cell", "got Linear")
+case("Recurrent of a class", lambda: Recurrent(nn.LSTMCell), "Recurrent", "expected a cell")
+case("Recurrent features", lambda: Recurrent(nn.GRUCell(3, 4))(Keys), "Recurrent input", "D is 4, not 3")
+case("Recurrent tokens", lambda: Recurrent(nn.GRUCell(3, 4))(Steps.long()), "Recurrent input", "Embedding")
+case("Recurrent state", lambda: Recurrent(nn.GRUCell(3, 4))(Steps, torch.zeros(2, 5)), "Recurrent state h", "U is 5, not 4")
+case("Recurrent one state", lambda: Recurrent(nn.LSTMCell(3, 4))(Steps, Row[0]), "Recurrent state", "2 tensors (h, c)")
+case("Recurrent zoneout", lambda: Recurrent(nn.GRUCell(3, 4), zoneout=2), "Recurrent", "zoneout", "from 0 to 1", "got 2")
+case("Recurrent lengths", lambda: Recurrent(nn.GRUCell(3, 4))(Steps, lengths=(5, -1)), "Recurrent lengths", "got -1")
+case("windows of 0", lambda: list(windows(Steps, 0)), "windows", "at least 1", "got 0")
+case("windows of nothing", lambda: list(windows(None, 2)), "windows input", "NoneType")
+case("TBPTT of 0", lambda: TBPTT(0, 2), "TBPTT", "k1", "got 0")
+case("TBPTT of half a step", lambda: TBPTT(2, 2.5), "TBPTT", "k2", "got 2.5")
+case("gradient_norms of Linear", lambda: gradient_norms(nn.Linear(3, 4), Steps), "gradient_norms", "Linear")
+case("gradient_norms dy", lambda: gradient_norms(nn.GRU(3, 4), Steps, Steps), "gradient_norms", "R is 3, not 4")
+Additive = lambda: nn.AdditiveAttention(3, 4, 5)  # noqa: E731
+case("AdditiveAttention hidden_size 0", lambda: nn.AdditiveAttention(3, 4, 0), "AdditiveAttention", "hidden_size", "got 0")
+case("AdditiveAttention 2**40", lambda: nn.AdditiveAttention(3, 4, 2**40), "AdditiveAttention", "at most 2147483647 weights")
+case("AdditiveAttention query", lambda: Additive()(Query[:, :2], Keys), "AdditiveAttention query", "Q is 2, not 3")
+case("AdditiveAttention keys", lambda: Additive()(Query, Steps), "AdditiveAttention keys", "K is 3, not 4")
+case("AdditiveAttention rows", lambda: Additive()(Query[:1], Keys), "AdditiveAttention query", "B is 1, not 2")
+case("AdditiveAttention tokens", lambda: Additive()(Query, Keys.long()), "AdditiveAttention keys", "int64")
+case("AdditiveAttention lengths", lambda: Additive()(Query, Keys, (6, 5)), "AdditiveAttention lengths", "got 6")
+case("AdditiveAttention dtype", lambda: Additive()(Query.double(), Keys), "AdditiveAttention query", "float32", "float64")
+case("AdditiveAttention pairs", lambda: Additive()(vast(2**20, 2, 3), vast(2**20, 2, 4)), "AdditiveAttention", "at most 2147483647")
+case("GeneralAttention 2**40", lambda: nn.GeneralAttention(2**40, 4), "GeneralAttention", "at most 2147483647 weights")
+case("DotAttention widths", lambda: nn.DotAttention()(Query, Keys), "DotAttention query", "Q is 3, not 4")
+case("DotAttention dtype", lambda: nn.DotAttention()(Keys[0].double(), Keys), "DotAttention query", "float32", "float64")
+case("DotAttention pairs", lambda: nn.DotAttention()(vast(2**20, 2, 4), vast(2**20, 2, 4)), "DotAttention", "at most 2147483647")
+matrices = lambda gates, inputs=3: (np.zeros((1, gates * 4, inputs)), np.zeros((1, gates * 4, 4)))  # noqa: E731
+case("from_onnx gates", lambda: from_onnx(nn.LSTM, *matrices(3)), "from_onnx", "4 gates", "another layer than LSTM")
+case("from_onnx peephole", lambda: from_onnx(nn.GRU, *matrices(3), None, np.zeros((1, 12))), "from_onnx", "only the LSTM has peepholes")
+case("from_onnx activation", lambda: from_onnx(nn.RNN, *matrices(1), activation="Affine"), "RNN", "nonlinearity", "'affine'")
+case("from_onnx layout", lambda: from_onnx(nn.RNN, *matrices(1), layout=2), "from_onnx", "layout", "2")
+case("from_onnx reset", lambda: from_onnx(nn.GRU, *matrices(3), linear_before_reset=3), "from_onnx", "linear_before_reset", "3")
+case("from_keras one array", lambda: from_keras(nn.LSTM, [np.zeros((3, 16))]), "from_keras", "1 arrays")
+case("from_keras Linear", lambda: from_keras(nn.Linear, [np.zeros((3, 16))]), "from_keras", "got Linear")
+case("to_keras peephole", lambda: to_keras(nn.LSTM(3, 4, peephole=True)), "to_keras", "peepholes")
+case("to_onnx layer norm", lambda: to_onnx(nn.GRU(3, 4, layer_norm=True)), "to_onnx", "layer norm")
+case("to_onnx layer 4", lambda: to_onnx(nn.GRU(3, 4), 4), "to_onnx", "number", "got 4")
 
 
 def most_held():

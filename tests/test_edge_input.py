@@ -1,10 +1,14 @@
 """Edge input is right: the layers on every route against loops in NumPy, values and gradients, where libraries are known to differ.
 
-The loops share nothing with the package: a window is a list of taps, each with the pixel that it lies on, or none.
-Empty batches, transposed, sliced and expanded input: test_harness.py. Steps, states and empty sequences: tests/time.
+The loops share nothing with the package: a window is a list of taps, each with the pixel that it lies on, or none; a row of a sequence
+is computed alone (time/recurrent_loops.py).
+Empty batches, transposed, sliced and expanded input: test_harness.py; sequences of every kind: time/test_against_loops.py.
 """
 
 from itertools import product
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -223,3 +227,135 @@ def test_nan_passes_through_max_pooling(name, route, dtype):
         y = layer(torch.tensor(x, dtype=dtype))
     agree([y.numpy()], max_loops(x, np.zeros(y.shape), *geometry)[:1], dtype)
     assert np.isnan(y.numpy()).any() or min(size) == 1
+
+
+# Sequences. name: (what the loops call it, layer)
+
+loops = SimpleNamespace(**run_path(str(Path(__file__).parent / "time" / "recurrent_loops.py")))
+LAYERS = {
+    "RNN": (loops.Kind("tanh"), lambda **options: nn.RNN(2, 3, **options)),
+    "RNN, relu": (loops.Kind("relu"), lambda **options: nn.RNN(2, 3, nonlinearity="relu", **options)),
+    "GRU": (loops.Kind("gru"), lambda **options: nn.GRU(2, 3, **options)),
+    "GRU, reset before": (loops.Kind("gru", "before"), lambda **options: nn.GRU(2, 3, reset="before", **options)),
+    "LSTM": (loops.Kind("lstm"), lambda **options: nn.LSTM(2, 3, **options)),
+    "LSTM, projection": (loops.Kind("lstm"), lambda **options: nn.LSTM(2, 3, proj_size=2, **options)),
+    "LSTM, peephole, coupled": (loops.Kind("lstm", coupled=True), lambda **options: nn.LSTM(2, 3, peephole=True, coupled=True, **options)),
+    "LSTM, layer norm": (loops.Kind("lstm"), lambda **options: nn.LSTM(2, 3, layer_norm=True, **options)),
+}
+EVERY_LAYER = pytest.mark.parametrize("name", LAYERS)
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")  # torch says so once, in float32
+
+
+def made(name, dtype, scale=1.0, **options):
+    """The layer with distinct weights, and its weights in float64: one dictionary for each direction."""
+    layer = LAYERS[name][1](**options)
+    for seed, parameter in enumerate(layer.parameters()):
+        parameter.data = torch.tensor(scale * numbers(*parameter.shape, seed=seed)).to(dtype)
+    found = {key: p.detach().double().numpy() for key, p in layer.named_parameters()}
+    ends = ["_l0", "_l0_reverse"][: 1 + layer.bidirectional]
+    return layer, [{key.removesuffix(end): w for key, w in found.items() if key.endswith(end)} for end in ends]
+
+
+def starts(name, layer, rows, seed=9):
+    """A state for every direction: [(h, c) or (h,)]"""
+    widths = [getattr(layer, "proj_size", 0) or 3, 3][: LAYERS[name][0].tensors]
+    return [tuple(numbers(rows, width, seed=seed + s) for width in widths) for s in range(1 + layer.bidirectional)]
+
+
+def called(layer, x, states, route, dtype, lengths=None):
+    """y and the final states, of the layer on the route."""
+    given = [torch.tensor(np.stack([state[k] for state in states]), dtype=dtype) for k in range(len(states[0]))]
+    with twofold.route(route):
+        y, last = layer(x, given[0] if len(given) == 1 else tuple(given), lengths=lengths)
+    return y, [*last] if isinstance(last, tuple) else [last]
+
+
+def judged(name, own, x, states, lengths):
+    """The same by the loops, and their `back`."""
+    every = [loops.Layer(w, state, backwards=bool(s)) for s, (w, state) in enumerate(zip(own, states, strict=True))]
+    y, finals, back = loops.run_stack(LAYERS[name][0], [every], x, lengths)
+    return y, [np.stack([final[k] for final in finals]) for k in range(len(states[0]))], back
+
+
+@ROUTES
+@EVERY_LAYER
+def test_no_steps_return_the_state(name, route, dtype):
+    layer, _ = made(name, dtype, bidirectional=True)
+    states = starts(name, layer, 4)
+    x = torch.zeros(0, 4, 2, dtype=dtype, requires_grad=True)
+    y, last = called(layer, x, states, route, dtype)
+    assert y.shape == (0, 4, 2 * states[0][0].shape[1])
+    agree([s.detach().numpy() for s in last], [np.stack([state[k] for state in states]) for k in range(len(last))], dtype)
+    gradients = torch.autograd.grad(y.sum() + sum(s.sum() for s in last), [x, *layer.parameters()], allow_unused=True)
+    assert all(g is None or not g.count_nonzero() for g in gradients)
+
+
+@ROUTES
+@EVERY_LAYER
+def test_rows_of_any_length_in_any_order(name, route, dtype):
+    """Rows stay in their order, the padding of y is 0 and that of x is never read, a state is that of the row's own last step."""
+    layer, own = made(name, dtype, bidirectional=True)
+    states, lengths = starts(name, layer, 5), (2, 0, 6, 3, 6)
+    x = numbers(6, 5, 2)
+    for row, length in enumerate(lengths):
+        x[length:, row] = np.nan
+    wanted, finals, back = judged(name, own, x, states, lengths)
+    leaf = torch.tensor(x, dtype=dtype, requires_grad=True)
+    y, last = called(layer, leaf, states, route, dtype, lengths)
+    agree([y.detach().numpy(), *(s.detach().numpy() for s in last)], [wanted, *finals], dtype)
+    assert all(not y[length:, row].count_nonzero() for row, length in enumerate(lengths))
+    assert all(np.array_equal(s.detach()[d, 1].double(), states[d][k][1]) for k, s in enumerate(last) for d in (0, 1))
+    dy = numbers(*wanted.shape, seed=1)
+    dx, _ = back(dy, [tuple(np.zeros_like(s) for s in state) for state in states])
+    found = torch.autograd.grad(y, [leaf, *layer.parameters()], torch.tensor(dy, dtype=dtype))
+    agree([found[0].numpy()], [dx], dtype)
+    assert all(part.isfinite().all() for part in found)
+
+
+@ROUTES
+@EVERY_LAYER
+def test_a_state_carried_across_a_split_is_the_whole(name, route, dtype):
+    layer, own = made(name, dtype)
+    x, states = numbers(7, 3, 2), starts(name, layer, 3)
+    wanted, finals, _ = judged(name, own, x, states, (7, 7, 7))
+    parts, state = [], states
+    for part in torch.tensor(x, dtype=dtype).split([1, 4, 0, 2]):
+        y, last = called(layer, part, state, route, dtype)
+        parts.append(y)
+        state = [tuple(s[0].detach().double().numpy() for s in last)]
+    agree([torch.cat(parts).detach().numpy(), *(s.detach().numpy() for s in last)], [wanted, *finals], dtype)
+
+
+@ROUTES
+@EVERY_LAYER
+def test_nan_stays_in_its_own_sequence(name, route, dtype):
+    layer, own = made(name, dtype)
+    x, states = numbers(6, 3, 2), starts(name, layer, 3)
+    wanted, finals, back = judged(name, own, x, states, (6, 6, 6))
+    dy = numbers(*wanted.shape, seed=1)
+    dx, _ = back(dy, [tuple(np.zeros_like(s) for s in state) for state in states])
+    x[2, 1, 0] = np.nan
+    leaf = torch.tensor(x, dtype=dtype, requires_grad=True)
+    y, last = called(layer, leaf, states, route, dtype)
+    (found,) = torch.autograd.grad(y, leaf, torch.tensor(dy, dtype=dtype))
+    others = [0, 2]
+    got = [y[:, others], *(s[:, others] for s in last), found[:, others]]
+    agree([part.detach().numpy() for part in got], [wanted[:, others], *(s[:, others] for s in finals), dx[:, others]], dtype)
+    agree([y[:2, 1].detach().numpy()], [wanted[:2, 1]], dtype)  # what came before it
+    assert y[2:, 1].isnan().any(1).all() and last[0][0, 1].isnan().any()
+
+
+@ROUTES
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "LSTM, layer norm"])
+def test_saturated_gates_stay_finite_over_ten_thousand_steps(name, route, dtype):
+    """Every gate within rounding of 0 or 1: all finite to the end, and the first thousand steps as the loops have them."""
+    if route == "vendor" and name == "LSTM, layer norm":
+        pytest.skip("PyTorch has no such layer")
+    layer, own = made(name, dtype, scale=40.0)
+    x, states = 100 * np.sign(numbers(10_000, 2, 2)), starts(name, layer, 2)
+    leaf = torch.tensor(x, dtype=dtype, requires_grad=True)
+    y, last = called(layer, leaf, states, route, dtype)
+    found = torch.autograd.grad(y.sum() + sum(s.sum() for s in last), [leaf, *layer.parameters()])
+    assert all(part.isfinite().all() for part in (y, *last, *found))
+    wanted, _, _ = judged(name, own, x[:1000], states, (1000, 1000))
+    agree([y[:1000].detach().numpy()], [wanted], dtype)

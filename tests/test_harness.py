@@ -21,16 +21,22 @@ from twofold.layers.check import check_drop_in
 from twofold.layers.routes import ROUTES
 
 TABLE = run_path(str(Path(__file__).parent / "layer_table.py"))
-LAYERS, OURS_ALONE, RANDOM, arguments, leaves = (TABLE[name] for name in ("LAYERS", "OURS_ALONE", "RANDOM", "arguments", "leaves"))
+LAYERS, OURS_ALONE, RANDOM, SEQUENCES = (TABLE[name] for name in ("LAYERS", "OURS_ALONE", "RANDOM", "SEQUENCES"))
+arguments, leaves = TABLE["arguments"], TABLE["leaves"]
 
 SIGNALS = "takes maps with any number of axes: three axes are a batch of signals"
+CELLS_STATE = "its state is the cell's, whose rows come first"
+REFUSED = "the compiler refuses every child of torch's recurrent layers (torch._dynamo.config.allow_rnn)"
 EXCEPTIONS = {
     ("one row", "GlobalAvgPool"): SIGNALS,
     ("one row", "GlobalMaxPool"): SIGNALS,
     ("one row", "LocalResponseNorm"): SIGNALS,
     ("one row", "Upsample"): SIGNALS,
     ("empty", "CrossEntropyLoss"): "the mean of no losses is not a number, as in torch",
-    ("compile", "LSTM"): "the compiler refuses every child of torch's LSTM (torch._dynamo.config.allow_rnn)",
+    **{("one row", f"{kind}Attention"): "speaks of query and keys, not of input" for kind in ("Additive", "Dot", "General")},
+    ("one row", "Recurrent"): CELLS_STATE,
+    **{("empty", "Recurrent", route): CELLS_STATE for route in ("plain", "auto")},
+    **{("compile", name): REFUSED for name in ("GRU", "LSTM", "LookAhead", "RNN")},
     ("rows", "CrossEntropyLoss"): "is a mean over the rows, no sum",
     ("rows", "LSTM", "auto"): "torch has no batching rule for its LSTM; ours is differentiated row by row on the route plain",
 }
@@ -84,18 +90,25 @@ def test_it_does_what_torchs_does_and_loads_its_weights(name):
     assert [y.dtype for y in leaves(ours(*given))] == [y.dtype for y in leaves(theirs(*given))]
 
 
-ALONE = {  # what torch lacks: parameters, shape of the output
+ALONE = {  # what torch lacks: parameters, shape of the (first) output
+    "AdditiveAttention": (4 * 3 + 4 * 3 + 4, (2, 3)),
     "ConnectedConv2d": (7 * 9 + 4, (2, 4, 4, 3)),
     "DepthwiseConv2d": (4 * 9 + 4, (2, 4, 4, 3)),
+    "DotAttention": (0, (2, 3)),
     "GaussianPool1d": (0, (2, 4, 4)),
     "GaussianPool2d": (0, (2, 4, 3, 2)),
     "GaussianPool3d": (0, (2, 4, 2, 2, 3)),
+    "GeneralAttention": (3 * 3, (2, 3)),
     "GlobalAvgPool": (0, (2, 4, 1, 1)),
     "GlobalMaxPool": (0, (2, 4, 1, 1)),
     "GroupConv2d": (2 * 4 * 9 + 2, (2, 2, 4, 4, 3)),
     "GroupPool2d": (0, (2, 1, 6, 5)),
     "LiftingConv2d": (2 * 4 * 9 + 2, (2, 2, 4, 4, 3)),
+    "LookAhead": (2 * 12 * (3 + 4 + 2), (5, 2, 8)),
     "Maxout": (0, (2, 2)),
+    "MinGRU": (8 * (3 + 1), (5, 2, 4)),
+    "MinLSTM": (12 * (3 + 1), (5, 2, 4)),
+    "Recurrent": (12 * (3 + 4 + 2), (5, 2, 4)),
     "SpatialPyramidPool2d": (0, (2, 4 * 5)),
     "StochasticPool1d": (0, (2, 4, 4)),
     "StochasticPool2d": (0, (2, 4, 3, 2)),
@@ -107,7 +120,8 @@ ALONE = {  # what torch lacks: parameters, shape of the output
 @every_layer("alone", OURS_ALONE)
 def test_layers_that_torch_lacks_have_their_size_and_keep_their_state(name):
     layer, x = made(name)
-    assert (sum(p.numel() for p in layer.parameters()), layer(x).shape) == ALONE[name] and layer(x).dtype == x.dtype
+    y = leaves(layer(*arguments(layer, x)))[0]
+    assert (sum(p.numel() for p in layer.parameters()), y.shape) == ALONE[name] and y.dtype == x.dtype
     torch.manual_seed(1)
     other = LAYERS[name][0](nn)
     other.load_state_dict(layer.state_dict())
@@ -209,7 +223,7 @@ def test_channels_last_gives_the_same_numbers(name):
 
 
 def batch_axis(name):
-    return 1 if name == "LSTM" else 0
+    return 1 if name in SEQUENCES else 0
 
 
 @every_layer("one row")

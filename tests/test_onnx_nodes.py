@@ -208,25 +208,41 @@ def swish(node: Node) -> Outputs:
     return (nn.SiLU()(node.x),)
 
 
+def in_order(rows: Tensor, order: tuple[int, ...]) -> Tensor:
+    """The blocks of the gates in another order."""
+    return torch.cat([rows.chunk(len(order))[place] for place in order])
+
+
+def recurrent(node: Node, make: Any, gates: tuple[int, ...], **options: Any) -> Outputs:
+    """gates: where ours stand among ONNX's. Peepholes are i o f in ONNX, i f o here; with layout=1 rows come before all else."""
+    x, weight_ih, weight_hh, biases, lengths, *state, peephole = node.inputs + [None] * (8 - len(node.inputs))
+    assert weight_ih is not None and weight_hh is not None and len(weight_ih) == 1  # no vector has two directions
+    rows_first = bool(node.take("layout", 0))
+    given = {"weight_ih_l0": in_order(weight_ih[0], gates), "weight_hh_l0": in_order(weight_hh[0], gates)}
+    if biases is not None:
+        given |= {f"bias_{side}_l0": in_order(bias, gates) for side, bias in zip(("ih", "hh"), biases[0].chunk(2), strict=True)}
+    if peephole is not None:
+        options["peephole"], given["peephole_l0"] = True, in_order(peephole[0], (0, 2, 1))
+    layer = make(node.x.shape[2], node.take("hidden_size"), bias=biases is not None, batch_first=rows_first, **options)
+    starts = [s.transpose(0, 1) if rows_first else s for s in state if s is not None]
+    start = None if not starts else tuple(starts) if len(starts) > 1 else starts[0]
+    y, last = filled(layer, **given)(x, start, lengths=lengths)
+    finals = [s.transpose(0, 1) if rows_first else s for s in (last if isinstance(last, tuple) else (last,))]
+    return y.unsqueeze(2 if rows_first else 1), *finals
+
+
+def rnn(node: Node) -> Outputs:
+    return recurrent(node, nn.RNN, (0,))
+
+
+def gru(node: Node) -> Outputs:
+    """z r h become r z n."""
+    return recurrent(node, nn.GRU, (1, 0, 2), reset="after" if node.take("linear_before_reset", 0) else "before")
+
+
 def lstm(node: Node) -> Outputs:
-    x, weight_ih, weight_hh, bias, *others = node.inputs + [None] * (8 - len(node.inputs))
-    if others[3] is not None:
-        raise ValueError("LSTM has no peepholes")
-    assert weight_ih is not None and weight_hh is not None and others == [None] * 4
-    units, batch_first = node.take("hidden_size"), bool(node.take("layout", 0))
-
-    def gates(rows: Tensor) -> Tensor:
-        """i o f g become i f g o."""
-        i, o, f, g = rows.split(units)
-        return torch.cat((i, f, g, o))
-
-    layer = nn.LSTM(node.x.shape[2], units, bias=bias is not None, batch_first=batch_first)
-    biases = {} if bias is None else dict(zip(("bias_ih_l0", "bias_hh_l0"), map(gates, bias[0].chunk(2)), strict=True))
-    filled(layer, weight_ih_l0=gates(weight_ih[0]), weight_hh_l0=gates(weight_hh[0]), **biases)
-    y, (h, c) = layer(x)
-    if batch_first:
-        return y.unsqueeze(2), h.transpose(0, 1), c.transpose(0, 1)
-    return y.unsqueeze(1), h, c
+    """i o f c become i f g o."""
+    return recurrent(node, nn.LSTM, (0, 2, 3, 1))
 
 
 def alone(make: Callable[[Node], Any]) -> Callable[[Node], Outputs]:
@@ -262,6 +278,8 @@ OPERATORS: dict[str, Callable[[Node], Outputs]] = {
     "HardSwish": alone(lambda node: nn.Hardswish()),
     "Softmax": alone(lambda node: nn.Softmax(node.take("axis", -1))),
     "LogSoftmax": alone(lambda node: nn.LogSoftmax(node.take("axis", -1))),
+    "RNN": rnn,
+    "GRU": gru,
     "LSTM": lstm,
 }
 

@@ -41,19 +41,28 @@ from twofold.space.stochastic_pooling import StochasticPool1d, StochasticPool2d,
 from twofold.space.symmetric import GroupConv2d, GroupPool2d, LiftingConv2d, SymmetricConv2d
 from twofold.space.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from twofold.space.unpooling import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
-from twofold.time.cells import LSTMCell
+from twofold.time.attention import AdditiveAttention, DotAttention, GeneralAttention
+from twofold.time.cells import GRUCell, LSTMCell, RNNCell
+from twofold.time.gru import GRU
+from twofold.time.lookahead import LookAhead
 from twofold.time.lstm import LSTM
+from twofold.time.minimal import MinGRU, MinLSTM
+from twofold.time.rnn import RNN
+from twofold.time.unrolled import Recurrent
 
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
     "LSTM",
+    "RNN",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
+    "AdditiveAttention",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -69,11 +78,14 @@ __all__ = [
     "ConvTranspose3d",
     "CrossEntropyLoss",
     "DepthwiseConv2d",
+    "DotAttention",
     "Dropout",
     "Embedding",
+    "GRUCell",
     "GaussianPool1d",
     "GaussianPool2d",
     "GaussianPool3d",
+    "GeneralAttention",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "GroupConv2d",
@@ -92,6 +104,7 @@ __all__ = [
     "Linear",
     "LocalResponseNorm",
     "LogSoftmax",
+    "LookAhead",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
@@ -99,9 +112,13 @@ __all__ = [
     "MaxUnpool2d",
     "MaxUnpool3d",
     "Maxout",
+    "MinGRU",
+    "MinLSTM",
     "PReLU",
+    "RNNCell",
     "ReLU",
     "ReLU6",
+    "Recurrent",
     "Sequential",
     "SiLU",
     "Sigmoid",

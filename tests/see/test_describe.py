@@ -20,6 +20,7 @@ from twofold.see.arithmetic import law_of
 from twofold.see.describe import describe
 from twofold.see.description import HEADER
 from twofold.space.connection import LENET5_C3
+from twofold.time.unrolled import Recurrent
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.USub: operator.neg}
 FUNCTIONS = {"floor": floor, "ceil": ceil, "max": max}
@@ -105,7 +106,13 @@ WEIGHTED = [
     (nn.LSTM(5, 7, proj_size=3, bias=False, batch_first=True), (4, 2, 5)),
     (nn.GRU(5, 7, 2), (4, 2, 5)),
     (nn.RNN(5, 7, bidirectional=True), (4, 2, 5)),
+    (nn.RNN(5, 7, 2, bidirectional=True, layer_norm=True, learn_state=True), (4, 2, 5)),
+    (nn.GRU(5, 7, reset="before", layer_norm=True, zoneout=0.5), (4, 2, 5)),
+    (nn.LSTM(5, 7, 2, bidirectional=True, proj_size=3, layer_norm=True, learn_state=True), (4, 2, 5)),
+    (nn.LSTM(5, 7, coupled=True, bias=False), (4, 2, 5)),
     (nn.LSTMCell(5, 7), (4, 5)),
+    (nn.LSTMCell(5, 7, coupled=True, layer_norm=True), (4, 5)),
+    (nn.RNNCell(5, 7, layer_norm=True), (4, 5)),
     (nn.GRUCell(5, 7, bias=False), (4, 5)),
 ]
 OTHERS = [
@@ -146,6 +153,18 @@ def named(cases):
 @pytest.mark.parametrize(("layer", "shape"), named(WEIGHTED))
 def test_a_layer_with_weights_is_described_as_it_runs_and_its_products_are_as_many_as_torch_counts(layer, shape):
     assert check(layer, shape).multiply_adds.number == products(layer, shape)
+
+
+PEEPHOLES = [  # and the products of peepholes with cells, which torch does not count
+    (nn.LSTM(5, 7, 2, bidirectional=True, proj_size=3, peephole=True, layer_norm=True), (4, 2, 5), 4 * 4 * 2 * 3 * 7),
+    (nn.LSTM(5, 7, peephole=True, coupled=True, learn_state=True), (4, 2, 5), 4 * 2 * 2 * 7),
+    (nn.LSTMCell(5, 7, peephole=True), (4, 5), 4 * 3 * 7),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape", "looks"), PEEPHOLES)
+def test_peepholes_are_counted(layer, shape, looks):
+    assert check(layer, shape).multiply_adds.number == products(layer, shape) + looks
 
 
 @pytest.mark.parametrize(("layer", "shape"), named(OTHERS))
@@ -226,6 +245,9 @@ def test_the_batch_is_read_and_told():
     assert read(nn.Conv1d(3, 2, 1), (3, 9)) == ((1, 3, 9), without) and read(nn.Conv1d(3, 2, 1), (4, 3, 9)) == ((4, 3, 9), given_with)
     assert read(nn.LSTM(4, 2), (9, 4)) == ((9, 1, 4), without)
     assert read(nn.LSTM(4, 2, batch_first=True), (9, 4)) == ((1, 9, 4), without)
+    assert read(nn.MinGRU(4, 2), (9, 4)) == ((9, 1, 4), without)
+    assert read(nn.LookAhead(nn.GRU(4, 2, bidirectional=True), 1), (9, 4)) == ((9, 1, 4), without)
+    assert read(Recurrent(nn.GRUCell(4, 2), batch_first=True), (9, 4)) == ((1, 9, 4), without)
     assert read(nn.BatchNorm1d(3), (5, 3)) == ((5, 3), given_with) and read(nn.BatchNorm1d(3), (3, 5)) == ((1, 3, 5), without)
     assert read(nn.ReLU(), (3, 8, 8)) == ((1, 3, 8, 8), without) and read(nn.ReLU(), (3, 8, 8), batched=True) == ((3, 8, 8), given_with)
     assert read(nn.TransformerEncoderLayer(8, 2), (5, 2, 8)) == ((5, 2, 8), given_with)  # the other reading is refused

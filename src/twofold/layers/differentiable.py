@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from twofold.layers.forms import FORMS, bf16_permitted, by_form, forms_of
+from twofold.layers.forms import FORMS, bf16_autocast, bf16_permitted, by_form, forms_of
 from twofold.layers.measured import fastest
 from twofold.layers.routes import FURTHER, traced, wanted_route
 
@@ -51,7 +51,7 @@ class Other(NamedTuple):
     """One more way to compute y, differentiable by itself, that `auto` may take where it is measured to be the fastest.
 
     `unfit(*arguments)`: the reason why it cannot serve, or ''. `reduced`: it rounds, so it needs `with precision("bf16")`.
-    `worth(*arguments)`: whether it is known to be the fastest where it fits; without it, that is measured.
+    `worth(*arguments)`: whether it is known to be the fastest where it fits, under autocast too; without it, that is measured.
     """
 
     compute: Callable[..., Any]
@@ -196,6 +196,10 @@ class Operation:
         wanted, native = wanted_route(), self.native
         if wanted != "auto" and self._has(wanted, arguments):
             return wanted, "asked for"
+        for name, other in self.others.items():
+            permitted = not other.reduced or bf16_permitted() or bf16_autocast()
+            if other.worth is not None and permitted and not traced() and other.worth(*arguments) and not other.unfit(*arguments):
+                return name, "rule"
         rule: bool | None = None if self.open else False  # True: native, False: the default, None: nobody knows
         if native is not None:
             rule = native.worth is None or native.worth(*arguments)

@@ -53,6 +53,11 @@ def bf16_permitted() -> bool:
     return _permitted.get() == "bf16"
 
 
+def bf16_autocast() -> bool:
+    """Whether torch.autocast asks for bfloat16 on the CPU."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
 class Form(NamedTuple):
     """A way to hand tensors to the operator: the memory format for each number of axes, and whether to round."""
 

@@ -153,9 +153,10 @@ def initialize(
     a connection table, the fans are those of each connection.
     Where two biases are added (bias_ih, bias_hh) the second is 0. forget_bias: that of every LSTM's forget gate, which at about 1
     remembers from the start (Jozefowicz et al., ICML 2015, section 2.2); None keeps the one that the layer was built with, if any.
-    Left alone: frozen weights (requires_grad=False), weights of one axis, and biases without a weight of 2 axes (normalisation).
+    Left alone: frozen weights (requires_grad=False), weights of one axis, learnt initial states, and biases without a weight of 2 axes
+    (normalisation).
     A padding row stays 0. Shared weights are filled once.
-    Raises ValueError for an unknown scheme or option, for all-zero weights, and for forget_bias where no LSTM has biases.
+    Raises ValueError for an unknown scheme or option, for all-zero weights, and for forget_bias where no LSTM has biases of a forget gate.
 
     >>> layer = nn.Linear(3, 2)
     >>> initialize(layer, "he_normal", bias=0.5, seed=0)
@@ -170,7 +171,7 @@ def initialize(
         own = dict(part.named_parameters(recurse=False))
         if any(isinstance(weight, UninitializedParameter) for weight in own.values()):
             raise ValueError(f"initialize: {type(part).__name__} does not know its sizes yet. Run the model on one batch first.")
-        weights = {name: weight for name, weight in own.items() if weight.dim() > 1}
+        weights = {name: weight for name, weight in own.items() if weight.dim() > 1 and not starts(part, name)}
         for name, weight in weights.items():
             if weight.requires_grad and id(weight) not in done:
                 done.add(id(weight))
@@ -204,6 +205,11 @@ def find(scheme: str, options: dict[str, Any]) -> Callable[..., Tensor]:
     if scheme == "constant" and "value" not in options:
         raise ValueError("initialize: constant needs its value, as in value=0.1.")
     return function
+
+
+def starts(part: nn.Module, name: str) -> bool:
+    """Whether this is where a recurrent layer's state begins: no weight, though it has several axes."""
+    return bool(getattr(part, "learn_state", False)) and name.endswith("_0")
 
 
 def blocks(part: nn.Module, name: str, weight: Tensor) -> Iterator[Tensor]:
@@ -243,8 +249,8 @@ def fill_connections(
 
 
 def fill_biases(part: nn.Module, own: dict[str, nn.Parameter], bias: float, forget_bias: float | None) -> bool:
-    """Fill the part's biases; True where it is an LSTM that has some."""
-    is_lstm = isinstance(part, nn.LSTM | nn.LSTMCell)
+    """Fill the part's biases; True where it is an LSTM whose forget gate has some."""
+    is_lstm = isinstance(part, nn.LSTM | nn.LSTMCell) and not getattr(part, "coupled", False)  # coupled gates: none of its own
     forget = getattr(part, "forget_bias", None) if forget_bias is None else forget_bias
     found = False
     for name, values in own.items():

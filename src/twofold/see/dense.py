@@ -2,14 +2,17 @@
 
     linear       parameters (D + 1) U              multiply-adds: D U for every row
     embedding    parameters V D                    none: a row of the table is looked up
-    recurrent    parameters G U (D + R + 2)        multiply-adds: G U (D + R) for every step and row; G gates (LSTM 4, GRU 3, RNN 1),
-                 U units, D inputs, R fed back (R = U, or the projection's: then + U R); each layer and direction; two biases
+    recurrent    parameters G U (D + R + 2)        multiply-adds: G U (D + R) for every step and row; G gates (LSTM 4, coupled 3, GRU 3,
+                 RNN 1), U units, D inputs, R fed back (R = U, or the projection's: then + U R); each layer and direction; two biases
+      peepholes  + (G - 1) U                       + (G - 1) U
+      layer norm + 2 G U, of an LSTM + 2 U more    none: each number is scaled alone
+      learnt     + R, of an LSTM + R + U           none: the state to begin from, for each layer and direction
 
 B rows, T steps, V entries, C channels
 """
 
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -41,25 +44,59 @@ def look_up(layer: Any, shape: tuple[int, ...]) -> Law:
     return Law((*shape, D), (line,), Counted(V * D, f"{V}*{D}"), Counted(0, "rows are looked up"), "")
 
 
+class Cell(NamedTuple):
+    """What a recurrent step is made of: G gates, U units, D inputs, R fed back, and what it has besides."""
+
+    G: int
+    U: int
+    D: int
+    R: int
+    bias: bool
+    projected: bool
+    peephole: bool
+    norm: bool
+    norm_c: bool
+
+    def parameters(self) -> Counted:
+        """Those of one step's weights."""
+        G, U, D, R = self[:4]
+        terms = [f"{G}*{U}*({D}+{R}{'+2' * self.bias})"] + [f"{U}*{R}"] * self.projected + [f"{G - 1}*{U}"] * self.peephole
+        terms += [f"2*{G}*{U}"] * self.norm + [f"2*{U}"] * self.norm_c
+        number = G * U * (D + R + 2 * self.bias) + U * R * self.projected + (G - 1) * U * self.peephole
+        return Counted(number + 2 * G * U * self.norm + 2 * U * self.norm_c, plus(terms))
+
+    def products(self) -> Counted:
+        """Those of one step and row."""
+        G, U, D, R = self[:4]
+        terms = [f"{G}*{U}*({D}+{R})"] + [f"{U}*{R}"] * self.projected + [f"{G - 1}*{U}"] * self.peephole
+        return Counted(G * U * (D + R) + U * R * self.projected + (G - 1) * U * self.peephole, plus(terms))
+
+
+def _cell(layer: Any, D: int, R: int, end: str = "") -> Cell:
+    has = {name: getattr(layer, name + end, None) is not None for name in ("weight_hr", "peephole", "norm_ih", "norm_c")}
+    return Cell(getattr(layer, f"weight_ih{end}").shape[0] // layer.hidden_size, layer.hidden_size, D, R, layer.bias, *has.values())
+
+
 def recur(layer: Any, shape: tuple[int, ...]) -> Law:
     """The law of a recurrent layer over sequences."""
-    G, U, R = layer.weight_ih_l0.shape[0] // layer.hidden_size, layer.hidden_size, layer.proj_size or layer.hidden_size
-    S = 2 if layer.bidirectional else 1
+    U, R = layer.hidden_size, layer.proj_size or layer.hidden_size
+    S, L = (2 if layer.bidirectional else 1), layer.num_layers
     weights, work, parameters, products = [], [], 0, 0
-    for depth in range(layer.num_layers):
-        D = layer.input_size if depth == 0 else S * R
-        directions, projection = f"{S}*" * (S > 1), f" + {U}*{R}" * (layer.proj_size > 0)
-        biases = "+2" if layer.bias else ""
-        weights.append(_each(directions, f"{G}*{U}*({D}+{R}{biases}){projection}"))
-        work.append(_each(directions, f"{G}*{U}*({D}+{R}){projection}"))
-        matrix = G * U * (D + R) + (U * R if projection else 0)
-        products += S * matrix
-        parameters += S * (matrix + (2 * G * U if layer.bias else 0))
+    for depth in range(L):
+        cell = _cell(layer, layer.input_size if depth == 0 else S * R, R, f"_l{depth}")
+        directions = f"{S}*" * (S > 1)
+        weights.append(_each(directions, cell.parameters().derivation))
+        work.append(_each(directions, cell.products().derivation))
+        parameters += S * cell.parameters().number
+        products += S * cell.products().number
+    learnt = [width for name, width in (("h_0", R), ("c_0", U)) if getattr(layer, name, None) is not None]
+    if learnt:
+        weights.append(f"{S * L}*({'+'.join(map(str, learnt))})")
     rows = shape[:-1]
     return Law(
         (*rows, S * R),
         (("features", f"{S} direction{'s' if S > 1 else ''}: {S}*{R} = {S * R}"),),
-        Counted(parameters, plus(weights)),
+        Counted(parameters + S * L * sum(learnt), plus(weights)),
         Counted(prod(rows) * products, f"{times(*rows)}*({plus(work)})"),
         "",
     )
@@ -71,13 +108,13 @@ def _each(directions: str, text: str) -> str:
 
 def step(layer: Any, shape: tuple[int, ...]) -> Law:
     """The law of a recurrent cell, one step."""
-    G, U, D = layer.weight_ih.shape[0] // layer.hidden_size, layer.hidden_size, layer.input_size
-    biases = "+2" if layer.bias else ""
+    cell = _cell(layer, layer.input_size, layer.hidden_size)
+    parameters, products = cell.parameters(), cell.products()
     return Law(
-        (shape[0], U),
-        (("features", f"{U} units"),),
-        Counted(G * U * (D + U + (2 if biases else 0)), f"{G}*{U}*({D}+{U}{biases})"),
-        Counted(shape[0] * G * U * (D + U), f"{shape[0]}*({G}*{U}*({D}+{U}))"),
+        (shape[0], cell.U),
+        (("features", f"{cell.U} units"),),
+        parameters,
+        Counted(shape[0] * products.number, f"{shape[0]}*({products.derivation})"),
         "",
     )
 

@@ -28,7 +28,10 @@ from twofold.see.receptive import field
 from twofold.see.sliding import axes_of
 from twofold.see.summary import summarise
 from twofold.see.trial import Trial, attempt, inputs_of, on_meta
+from twofold.time.minimal import Minimal
+from twofold.time.unrolled import Recurrent
 
+SEQUENCES: Final = (nn.RNNBase, Minimal, Recurrent)  # one sample is (T, D), and the rows come second unless batch_first
 OVER_GROUPS: Final = ("GroupConv2d", "GroupPool2d")  # their maps have an axis for the group beside the channels
 MEASURED: Final = "measured, the products in matrix multiplications and convolutions"
 LETTERS: Final = {1: "(D)", 2: "(C, T)", 3: "(C, H, W)", 4: "(C, D, H, W)"}
@@ -130,7 +133,7 @@ def readings(layer: nn.Module, input_shape: Any, batched: bool | None = None) ->
     if not right or not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in input_shape):
         raise ValueError(f"describe: expected input_shape as whole numbers of at least 1, such as (3, 224, 224), got {input_shape!r}.")
     shape = tuple(int(n) for n in input_shape)
-    first = next((module for module in layer.modules() if not list(module.children())), layer)
+    first = next((module for module in layer.modules() if isinstance(module, SEQUENCES) or not list(module.children())), layer)
     if isinstance(first, (nn.Embedding, nn.EmbeddingBag)):
         return [(shape, "every axis as given")]
     sample = _sample_axes(first, shape)
@@ -139,7 +142,7 @@ def readings(layer: nn.Module, input_shape: Any, batched: bool | None = None) ->
             f"describe: expected {sample} numbers {LETTERS[sample]} for one sample of {type(first).__name__}, or {sample + 1} "
             f"with a batch, got {shape}."
         )
-    place = 1 if isinstance(first, nn.RNNBase) and not first.batch_first else 0
+    place = 1 if isinstance(first, SEQUENCES) and not first.batch_first else 0
     with_batch = (shape, "given with its batch")
     without = ((*shape[:place], 1, *shape[place:]), "given without a batch: B = 1")
     if batched is None and not sample:
@@ -156,7 +159,7 @@ def _sample_axes(layer: nn.Module, shape: tuple[int, ...]) -> int:
         return 1 if len(shape) == 1 or (len(shape) == 2 and shape[1] == layer.num_features) else 2
     if axes is not None:
         return axes + 1
-    if isinstance(layer, nn.RNNBase):
+    if isinstance(layer, SEQUENCES):
         return 2
     if isinstance(layer, nn.GroupNorm):
         return len(shape) - 1 if len(shape) > 1 and shape[1] == layer.num_channels else len(shape)

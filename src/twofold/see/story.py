@@ -21,6 +21,19 @@ TEMPERATURES = (0.5, 0.8, 1.1)
 SAMPLE_LENGTH = 600  # tokens
 GATES_TEXT = "def forward(self, x):\n    return self.layer(x)\n"
 PREDICTIONS_SHOWN = 32
+GATES_TOLD = {  # the maps of a recurrent layer, what they show, and what the picture is of
+    "LSTM": (
+        ("input", "forget", "output", "cell"),
+        "when each unit writes (input), keeps (forget) and shows (output) its cell, and the cell",
+        "Input, forget and output gates and cells",
+    ),
+    "GRU": (
+        ("reset", "update", "hidden"),
+        "when each unit looks at the state for what it would write (reset), when it keeps what it has (update), and the state",
+        "Reset and update gates and states",
+    ),
+    "RNN": (("hidden",), "the state of each unit", "States"),
+}
 
 
 def tell(
@@ -129,18 +142,18 @@ def _samples(model: nn.Module, source: TextSource) -> list[Sample]:
 
 
 def _gates(model: nn.Module, source: TextSource) -> list[Picture]:
-    """The gates of the first LSTM layer while it reads two lines of Python. Nothing for words.
+    """The gates of the first recurrent layer while it reads two lines of Python. Nothing for words.
 
     Where the model does not know all their characters it reads the beginning of the validation text.
     """
-    if source.vocabulary.unit != "character":
+    layer: Any = next((module for module in model.modules() if isinstance(module, nn.RNNBase) and hasattr(module, "gates")), None)
+    if source.vocabulary.unit != "character" or layer is None:
         return []
     text = GATES_TEXT if not source.vocabulary.unknown(GATES_TEXT) else source.vocabulary.decode(source.validation.codes_T[:48])
     codes_TB = source.vocabulary.encode(text).long()[:, None]
     with torch.no_grad():
-        saved = model.lstm.gates(model.embedding(codes_TB))  # type: ignore[operator,union-attr]
-    shown = {name: saved[name][0, :, 0] for name in ("input", "forget", "output", "cell")}
-    caption = (
-        "The first LSTM layer while it reads: when each unit writes (input), keeps (forget) and shows (output) its cell, and the cell."
-    )
-    return [Picture("gates", gates(shown, text), caption, f"Input, forget and output gates and cells over {len(text)} characters.")]
+        saved = layer.gates(model.embedding(codes_TB))  # type: ignore[operator]
+    names, meaning, what = GATES_TOLD[layer.mode.split("_")[0]]
+    shown = {name: saved[name][0, :, 0] for name in names}
+    caption = f"The first {type(layer).__name__} layer while it reads: {meaning}."
+    return [Picture("gates", gates(shown, text), caption, f"{what} over {len(text)} characters.")]

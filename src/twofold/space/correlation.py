@@ -180,7 +180,7 @@ correlate = differentiable(
     native=Native(compiled, None, unfit, worth),
     layouts=True,
     reduced=True,
-    others={"native bf16": Other(rounded, unfit_to_round, True, lambda *a: tiled(a[1], a[3]) and enough(*a))},
+    others={"native bf16": Other(rounded, unfit_to_round, True)},
 )
 
 
