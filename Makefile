@@ -1,6 +1,7 @@
 # make demo   set-up, then a CNN on handwriting and an LSTM on source code, in about two minutes
 # make test   set-up, then all tests              make test-all   with the slow ones
 # make lint   style and types                     make bench      measurements side by side with the peers
+# make sanitize   the tests of the recurrent kernels under AddressSanitizer and ThreadSanitizer (minutes; needs g++)
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NATIVE := $(wildcard src/twofold/kernels/cpu/*)
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint sanitize bench clean
 
 # Torch first, pinned: a newer one would pull gigabytes of GPU packages. Then the package without build isolation, so that its
 # kernels are built against this very torch. Without a C++ compiler they are skipped with one line.
@@ -43,8 +44,12 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Built anew with -fsanitize into build/sanitize; the installed kernels stay as they are. One of the two: make sanitize SANITIZER=thread
+sanitize: $(VENV)/installed
+	$(BIN)/python tests/sanitize.py $(SANITIZER)
+
 bench: $(VENV)/installed
-	@for file in $(filter-out bench/side_by_side.py,$(wildcard bench/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in $(filter-out bench/side_by_side.py bench/recurrence_peers.py,$(wildcard bench/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
