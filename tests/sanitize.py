@@ -137,27 +137,33 @@ def build(sanitizer):
 
 
 def watched(sanitizer, folder, *command, quiet=False):
-    """Run Python on the package in the folder, under the sanitizer."""
+    """Run Python on the package in the folder, under the sanitizer. -> status, what the sanitizer says"""
+    ((name, options),) = OPTIONS[sanitizer].items()
     place = {
         **os.environ,
-        **OPTIONS[sanitizer],
+        name: f"{options}:log_path={folder.parent / 'report'}",
         "LD_PRELOAD": " ".join(map(str, runtime(sanitizer))),
         "PYTHONPATH": str(folder),
         "PYTHONMALLOC": "malloc",
         "OMP_NUM_THREADS": "2",
     }
-    return subprocess.run([sys.executable, *command], env=place, cwd=ROOT, capture_output=quiet, text=True, check=False)
+    for old in folder.parent.glob("report.*"):
+        old.unlink()
+    ran = subprocess.run([sys.executable, *command], env=place, cwd=ROOT, capture_output=quiet, text=True, check=False)
+    reports = [path.read_text(errors="replace") for path in sorted(folder.parent.glob("report.*"))]  # of child processes, too
+    return ran.returncode, "\n".join(reports)
 
 
 def sanitize(sanitizer, tests):
     """'' or what is wrong."""
     folder = build(sanitizer)
     planted = {"address": "planted_overflow", "thread": "planted_race"}[sanitizer]
-    proof = watched(sanitizer, folder, "-c", PROVE.format(folder=str(folder), planted=planted), quiet=True)
-    if proof.returncode != FAILED or planted not in proof.stderr:
-        return f"does not find what is planted (status {proof.returncode}): {(proof.stdout + proof.stderr)[-2000:]}"
-    ran = watched(sanitizer, folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=0", *tests)
-    return "" if ran.returncode == 0 else f"the tests ended with status {ran.returncode}"
+    status, report = watched(sanitizer, folder, "-c", PROVE.format(folder=str(folder), planted=planted), quiet=True)
+    if status != FAILED or planted not in report:
+        return f"does not find what is planted (status {status}): {report[:2000]}"
+    status, report = watched(sanitizer, folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=0", *tests)
+    print(report)
+    return "see above" if report else f"the tests ended with status {status}" if status else ""
 
 
 def main():

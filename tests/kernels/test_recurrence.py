@@ -123,7 +123,9 @@ def layers(draw):
     }
     units = draw(st.integers(1, 70))
     options["norm"] = units > 15 and draw(st.booleans())  # of few numbers a norm is steep
-    d = drawn(draw(st.sampled_from(list(CELLS))), T, B, draw(st.integers(1, 40)), units, **options)
+    d = drawn(
+        draw(st.sampled_from(list(CELLS))), T, B, draw(st.integers(8 if options["norm"] else 1, 40)), units, **options
+    )  # a norm forgets how long x is
     lengths = draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     return d, None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
 

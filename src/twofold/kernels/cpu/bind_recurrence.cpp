@@ -62,6 +62,17 @@ struct Plan {
   }
 };
 
+// Weights to be packed, by all members together.
+struct Packing {
+  Panels panels;
+  const float* weight;
+  int64_t by_row, by_column;
+  float* to;
+  void share(const RecurrenceKernels& k, int64_t member, int64_t members) const {
+    k.pack(panels, weight, by_row, by_column, to, member * panels.count / members, (member + 1) * panels.count / members);
+  }
+};
+
 // The rows of the directions in equal shares: member m's are [begin, end) of direction s.
 template <class Use>
 void share_rows(const Layer& layer, int64_t member, int64_t members, Use use) {
@@ -141,6 +152,7 @@ Result recurrence_forward(const Layer& layer, const at::Tensor& x, const Tensors
   const Panels panels = k.panels(1, U, layer.gates(), U), drive_panels = k.panels(1, layer.D, layer.gates(), U);
   bool whole_rows = false;
   Tensors held;
+  std::vector<Packing> packings;
   std::vector<Recurrence> all;
   for (int64_t s = 0; s < S; ++s) {
     const at::Tensor *w = &weights[s * kParts], *drawn = &noise[s * kNoises];
@@ -155,8 +167,8 @@ Result recurrence_forward(const Layer& layer, const at::Tensor& x, const Tensors
     whole_rows = whole_rows || normal;
     Recurrence r = describe(layer, s, state, w, drawn, kept, result.y);
     const auto packed = [&](const Panels& shape, const at::Tensor& weight) {
-      held.push_back(given({k.packed_size(shape)}));
-      k.pack(shape, numbers(weight), 1, weight.size(1), floats(held.back()));
+      held.push_back(room({k.packed_size(shape)}));
+      packings.push_back({shape, numbers(weight), 1, weight.size(1), floats(held.back())});
       return numbers(held.back());
     };
     r.panels = panels, r.drive_panels = drive_panels;
@@ -175,6 +187,8 @@ Result recurrence_forward(const Layer& layer, const at::Tensor& x, const Tensors
   }
   const Plan plan(layer, panels, whole_rows, direct);
   Team::run(plan.members, [&](Team& team, int64_t member) {
+    for (const Packing& packing : packings) packing.share(k, member, team.size());
+    if (!packings.empty()) team.wait();
     std::vector<float> x_seen(k.deep > 1 ? kTogether * drive_panels.cells : 0, 0.0f);
     const auto ahead = [&](int64_t rows, int64_t columns) { return std::max<int64_t>(1, kAhead / std::max<int64_t>(1, rows * columns)); };
     const auto prepare = [&](const Recurrence& r, int64_t step, int64_t steps, int64_t begin, int64_t end, int64_t first, int64_t last) {
@@ -230,6 +244,7 @@ Gradients recurrence_backward(const Layer& layer, const at::Tensor& dy, const Te
     const float* dx_packed;
   };
   std::vector<Side> sides(S);
+  std::vector<Packing> packings;
   for (int64_t s = 0; s < S; ++s) {
     const at::Tensor* w = &weights[s * kParts];
     Side& side = sides[s];
@@ -238,8 +253,8 @@ Gradients recurrence_backward(const Layer& layer, const at::Tensor& dy, const Te
       return floats(side.held.back());
     };
     const auto packed = [&](const Panels& shape, const at::Tensor& weight) {
-      float* to = hold(given({k.packed_size(shape)}));
-      k.pack(shape, numbers(weight), weight.size(1), 1, to);
+      float* to = hold(room({k.packed_size(shape)}));
+      packings.push_back({shape, numbers(weight), weight.size(1), 1, to});
       return to;
     };
     side.r = describe(layer, s, state, w, &noise[s * kNoises], &kept[s * kKept], y);
@@ -270,6 +285,8 @@ Gradients recurrence_backward(const Layer& layer, const at::Tensor& dy, const Te
   }
   const int64_t inner = std::max(D, U);
   Team::run(plan.members, [&](Team& team, int64_t member) {
+    for (const Packing& packing : packings) packing.share(k, member, team.size());
+    team.wait();
     std::vector<float> scratch(with_weights ? k.outer_scratch(inner) : 0), da_seen(k.deep > 1 ? kTogether * dx_panels.cells : 0, 0.0f);
     const auto share = [&](int64_t all, int64_t& begin, int64_t& end) { begin = member * all / team.size(), end = (member + 1) * all / team.size(); };
     for (int64_t to = layer.T; to > 0; to -= std::min(steps, to)) {

@@ -88,8 +88,8 @@ struct RecurrenceKernels {
   int64_t lanes, deep;  // deep: numbers in a cell
   Panels (*panels)(int64_t inner_blocks, int64_t inner, int64_t blocks, int64_t units);
   int64_t (*packed_size)(const Panels&);
-  // The element (k, column) is weight[k * by_row + column * by_column].
-  void (*pack)(const Panels&, const float* weight, int64_t by_row, int64_t by_column, float* packed);
+  // Panels [first, last); the element (k, column) is weight[k * by_row + column * by_column].
+  void (*pack)(const Panels&, const float* weight, int64_t by_row, int64_t by_column, float* packed, int64_t first, int64_t last);
   // y (rows, y_step) = x (rows, inner), as cells, times the matrix, added to y unless that is fresh.
   void (*product)(const Panels&, const float* packed, int64_t rows, const float* x, int64_t x_step, float* y, int64_t y_step, bool fresh);
   // c (end - begin of its rows) += a' b over `rows` rows, or = where it is fresh; to[m] += the sum of a's column m.

@@ -53,8 +53,9 @@ inline void pack_vector(const Panels& p, const float* weight, int64_t by_row, in
 #endif
 }
 
-void pack_panels(const Panels& p, const float* weight, int64_t by_row, int64_t by_column, float* packed) {
-  for (int64_t panel = 0; panel < p.count; ++panel) {
+void pack_panels(const Panels& p, const float* weight, int64_t by_row, int64_t by_column, float* packed, int64_t from, int64_t to) {
+  packed += p.first(from) * Vector::lanes * p.blocks * p.cells;
+  for (int64_t panel = from; panel < to; ++panel) {
     const int64_t first = p.first(panel), width = (p.first(panel + 1) - first) * Vector::lanes;
     for (int64_t block = 0; block < p.blocks; ++block) {
       for (int64_t v = 0; v < width; v += Vector::lanes) {
