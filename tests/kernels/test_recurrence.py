@@ -268,7 +268,7 @@ def test_rounded_products():
         ("gru", (9, 4, 8, 70)),
         ("tanh", (3, 40, 65, 33)),
         ("coupled", (5, 2, 3, 7)),
-        ("lstm", (60, 2, 31, 130)),
+        ("lstm", (20, 2, 31, 130)),
     ):
         for S in (1, 2):
             d = drawn(kind, *shape, S=S, mask=True, peephole=True)
