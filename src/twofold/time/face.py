@@ -123,6 +123,24 @@ class Face(Routed, Streaming):
             return y_TBR[:, 0], self._given_back(tuple(part[:, 0] for part in state))
         return y_TBR.transpose(0, 1) if self.batch_first else y_TBR, self._given_back(state)
 
+    def advance(self, x: Tensor, state: Any, last: bool) -> tuple[Tensor, Any]:
+        """As the layer itself; once a stream is under way its steps go to the kernels without being questioned again."""
+        if state is None or self.options.zoneout:  # a stream has refused what drops at random
+            return super().advance(x, state, last)
+        operation = self.operations[1]
+        parts = state if isinstance(state, tuple) else (state,)
+        y_TBR, finals, call = x.transpose(0, 1) if self.batch_first else x, [], Call()
+        for layer in range(self.num_layers):
+            own = parts if self.num_layers == 1 else tuple(part[layer : layer + 1] for part in parts)
+            arguments = (y_TBR, *own, *self.weights(layer), call)
+            if operation.native is None or operation.decide(*arguments)[0] != "native":
+                return super().advance(x, state, last)
+            y_TBR, *final = operation.native.forward(*arguments)
+            finals.append(final)
+        self.took("native", "rule")
+        after = tuple(finals[0]) if len(finals) == 1 else tuple(torch.cat(part) for part in zip(*finals, strict=True))
+        return y_TBR.transpose(0, 1) if self.batch_first else y_TBR, self._given_back(after)
+
     def gates(self, input: Tensor, hx: Any = None) -> dict[str, Tensor]:
         """What the forward direction of every layer does at every step in use: without dropout and gradients, zoneout as its mean.
 
