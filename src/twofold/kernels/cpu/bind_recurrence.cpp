@@ -288,6 +288,10 @@ Gradients recurrence_backward(const Layer& layer, const at::Tensor& dy, const Te
     for (const Packing& packing : packings) packing.share(k, member, team.size());
     team.wait();
     std::vector<float> scratch(with_weights ? k.outer_scratch(inner) : 0), da_seen(k.deep > 1 ? kTogether * dx_panels.cells : 0, 0.0f);
+    // Sums over rows are made in as many pieces as members were asked for: their order must not depend on how many came.
+    const auto each_piece = [&](auto use) {
+      for (int64_t n = member * plan.members / team.size(); n < (member + 1) * plan.members / team.size(); ++n) use(n);
+    };
     const auto share = [&](int64_t all, int64_t& begin, int64_t& end) { begin = member * all / team.size(), end = (member + 1) * all / team.size(); };
     for (int64_t to = layer.T; to > 0; to -= std::min(steps, to)) {
       const int64_t from = std::max<int64_t>(0, to - steps);  // steps of this chunk, in reading order
@@ -300,12 +304,14 @@ Gradients recurrence_backward(const Layer& layer, const at::Tensor& dy, const Te
         counts.push_back(side.r.start(low + to - from) - origin);
       }
       if (!plan.units) {
-        share_rows(layer, member, team.size(), [&](int64_t s, int64_t begin, int64_t end) {
-          for (int64_t step = to; step-- > from;) {
-            const int64_t t = step_at(sides[s].r, step);
-            k.backward_gates(sides[s].r, backs[s], t, begin, end, 0, panels.count, member);
-            k.backward_state(sides[s].r, backs[s], t, begin, end, 0, panels.count);
-          }
+        each_piece([&](int64_t piece) {
+          share_rows(layer, piece, plan.members, [&](int64_t s, int64_t begin, int64_t end) {
+            for (int64_t step = to; step-- > from;) {
+              const int64_t t = step_at(sides[s].r, step);
+              k.backward_gates(sides[s].r, backs[s], t, begin, end, 0, panels.count, piece);
+              k.backward_state(sides[s].r, backs[s], t, begin, end, 0, panels.count);
+            }
+          });
         });
         team.wait();
       } else {
@@ -336,8 +342,11 @@ Gradients recurrence_backward(const Layer& layer, const at::Tensor& dy, const Te
         share(count, top, bottom);
         if (normal) {
           team.wait();  // the biases' gradients are those before the norm
-          k.normalise_back(bottom - top, G, gru, numbers(kept[s * kKept + kRawInput]) + (origin + top) * G, numbers(w[kInputNorm]),
-              numbers(kept[s * kKept + kInputMoments]) + (origin + top) * 4, da + top * G, floats(side.dnorm_ih) + member * G);
+          each_piece([&](int64_t piece) {
+            const int64_t row = piece * count / plan.members, next = (piece + 1) * count / plan.members;
+            k.normalise_back(next - row, G, gru, numbers(kept[s * kKept + kRawInput]) + (origin + row) * G, numbers(w[kInputNorm]),
+                numbers(kept[s * kKept + kInputMoments]) + (origin + row) * 4, da + row * G, floats(side.dnorm_ih) + piece * G);
+          });
           team.wait();
         }
         if (with_weights) k.outer(count, da, G, begin, end, numbers(x) + origin * D, D, D, floats(d[kInputWeight]), false, scratch.data());
