@@ -8,6 +8,7 @@ A layer is one operation (layer). torch's own takes whole stacks where it has al
 Dropout between the layers: Zaremba, Sutskever and Vinyals, "Recurrent neural network regularization", 2014, section 3
 """
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
@@ -121,7 +122,7 @@ class Face(Routed, Streaming):
         y_TBR, state = self._stack(x_TBD, initial, lengths_B)
         if input.dim() == 2:
             return y_TBR[:, 0], self._given_back(tuple(part[:, 0] for part in state))
-        return y_TBR.transpose(0, 1) if self.batch_first else y_TBR, self._given_back(state)
+        return self._in_order(y_TBR), self._given_back(state)
 
     def advance(self, x: Tensor, state: Any, last: bool) -> tuple[Tensor, Any]:
         """As the layer itself; once a stream is under way its steps go to the kernels without being questioned again."""
@@ -138,8 +139,7 @@ class Face(Routed, Streaming):
             y_TBR, *final = operation.native.forward(*arguments)
             finals.append(final)
         self.took("native", "rule")
-        after = tuple(finals[0]) if len(finals) == 1 else tuple(torch.cat(part) for part in zip(*finals, strict=True))
-        return y_TBR.transpose(0, 1) if self.batch_first else y_TBR, self._given_back(after)
+        return self._in_order(y_TBR), self._given_back(one_state(finals))
 
     def gates(self, input: Tensor, hx: Any = None) -> dict[str, Tensor]:
         """What the forward direction of every layer does at every step in use: without dropout and gradients, zoneout as its mean.
@@ -178,9 +178,7 @@ class Face(Routed, Streaming):
                 return self._vendor(x_TBD, initial)
             y_TBR, *final = operation.by(chosen, *arguments)
             finals.append(final)
-        if len(finals) == 1:
-            return y_TBR, tuple(finals[0])
-        return y_TBR, tuple(torch.cat(part) for part in zip(*finals, strict=True))
+        return y_TBR, one_state(finals)
 
     def _vendor(self, x_TBD: Tensor, initial: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """torch's own layers, the whole stack at once."""
@@ -276,6 +274,10 @@ class Face(Routed, Streaming):
             return tuple(getattr(self, f"{name}_0").expand(-1, B, -1) for name in self.cell.states)
         return tuple(x.new_zeros((self.stack_shape.places, B, width)) for width in self._form.widths)
 
+    def _in_order(self, y_TBR: Tensor) -> Tensor:
+        """The outputs with their axes in the order of the input's."""
+        return y_TBR.transpose(0, 1) if self.batch_first else y_TBR
+
     def _given_back(self, state: tuple[Tensor, ...]) -> Any:
         """The state in torch's form: a pair, or h alone."""
         return state if len(state) > 1 else state[0]
@@ -309,6 +311,11 @@ class Face(Routed, Streaming):
         for name in ("h_0", "c_0"):
             if name in self._parameters:
                 nn.init.zeros_(getattr(self, name))
+
+
+def one_state(finals: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """The state (S*L, B, ...) of the stack, from those of its layers."""
+    return tuple(finals[0]) if len(finals) == 1 else tuple(torch.cat(part) for part in zip(*finals, strict=True))
 
 
 def norm_sizes(gates: int, hidden_size: int, layer_norm: bool) -> dict[str, int | None]:

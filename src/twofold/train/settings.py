@@ -6,16 +6,13 @@ A default is written once, here. `with_recipe` lays the recipe of the source und
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from twofold.data.options import DataOptions
+from twofold.train.part import Part
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Learning(_Part):
+class Learning(Part):
     """For how long, and in which portions."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
@@ -32,7 +29,7 @@ class Learning(_Part):
     """Decides the initial weights, the order of the data and every dropout mask."""
 
 
-class Optimisation(_Part):
+class Optimisation(Part):
     """How each step is made."""
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -53,7 +50,7 @@ class Optimisation(_Part):
     """Pictures only: the part of the target that is spread over all classes."""
 
 
-class Settings(_Part):
+class Settings(Part):
     """Everything that is needed to repeat a run."""
 
     source: str
