@@ -332,7 +332,7 @@ def one_step_at_a_time(rounds: int) -> None:
     cell = torch_nn.LSTMCell(size.D, size.U)
     cell.load_state_dict({key.removesuffix("_l0"): weight for key, weight in theirs.state_dict().items()})
     xs = list(torch.randn(STEPS, 1, 1, size.D).unbind())
-    stream = ours.stream(rows=1) if hasattr(ours, "stream") else None
+    stream = ours.eval().stream(rows=1)
 
     def by(layer: Any) -> Way:
         def walk() -> list[Tensor]:
@@ -353,16 +353,13 @@ def one_step_at_a_time(rounds: int) -> None:
         return [state[0]]
 
     def pushed() -> list[Tensor]:
-        assert stream is not None
         stream.reset()
         with torch.inference_mode():
             for x in xs:
                 y = stream.push(x)
         return [y[0]]
 
-    ways = {"ours": by(ours), "torch": by(theirs), "torch's cell": by_cell, "torch, one thread": alone(by(theirs))}
-    if stream is not None:
-        ways["ours, stream"] = pushed
+    ways = {"ours": by(ours), "torch": by(theirs), "torch's cell": by_cell, "torch, one thread": alone(by(theirs)), "ours, stream": pushed}
     agree(ways)
     times = {way: time / STEPS for way, time in seconds(ways, rounds, 2).items()}
     mine, torchs = best(times, "ours"), min(times["torch"], times["torch, one thread"])

@@ -145,15 +145,15 @@ def test_messages():
 MUTANTS = {
     "the state not carried": ("y, self._state = self._advance", "y, _ = self._advance"),
     "a graph kept": ("        with torch.no_grad():\n            y,", "        with torch.enable_grad():\n            y,"),
-    "reset keeps the state": ("self._state, self.closed = None, False", "self.closed = False"),
-    "reset stays closed": ("self._state, self.closed = None, False", "self._state = None"),
+    "reset keeps the state": ("self._state, self._walk, self.closed = None, None, False", "self.closed = False"),
+    "reset stays closed": ("self._state, self._walk, self.closed = None, None, False", "self._state = self._walk = None"),
     "close does not close": ("        self.closed = True\n", ""),
     "close without telling": ("self._next(self._nothing(), not self.closed)", "self._next(self._nothing(), False)"),
     "every push the last": ("return self._next(x, False)", "return self._next(x, True)"),
     "a step as rows": ("return x.unsqueeze(self._time)", "return x.unsqueeze(self._time).transpose(0, 1)"),
     "batch first ignored": ('1 if getattr(layer, "batch_first", False) else 0', "0"),
     "rows not asked": ("x.shape[1 - self._time] != self.rows or ", ""),
-    "a set state forgotten": ("        self._state = state\n", ""),
+    "a set state forgotten": ("self._state, self._walk = state, None", "pass"),
     "the closed take more": ("        if self.closed:\n", "        if False:\n"),
 }  # fmt: skip
 

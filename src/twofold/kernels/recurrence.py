@@ -61,3 +61,14 @@ def recur(
     initial = [part.contiguous() for part in state]
     recurrence = torch.ops.twofold.recurrence.default
     return tuple(recurrence(x_TBD.contiguous(), lengths_B, initial, parts, noise, *shares, KINDS.index(kind), reduced))
+
+
+def stream(kind: str, state: Sequence[Tensor], weights: Sequence[Any], shares: Sequence[float] = ()) -> Any:
+    """A stack of one direction that is fed piece by piece, on memory that it holds: y_TBU = push(x_TBD), state().
+
+    state: h and, for an LSTM, c, each (L, B, U), of which it keeps copies; weights: for each layer, read anew at each push.
+    shares: zoneout's share of the old value for each tensor of the state, or none.
+    """
+    parts = [getattr(given, name, None) for given in weights for name in PARTS]
+    initial = [part.detach().contiguous() for part in state]
+    return torch.classes.twofold.RecurrenceStream(KINDS.index(kind), initial, parts, *(*shares, 0.0, 0.0)[:2])

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from twofold.kernels import recurrence as kernel
 from twofold.layers.differentiable import Operation
 from twofold.layers.expect import expect_floating, expect_positive, expect_shape
 from twofold.layers.routes import Routed, traced, wanted_route
@@ -29,6 +30,7 @@ from twofold.time.recurrent import Cell, over_time
 from twofold.time.sequence import StateForm, expect_sequence, expect_state, expect_switches
 from twofold.time.step import LIMIT, alone, expect_weights
 from twofold.time.stream import Streaming
+from twofold.time.walk import Walk
 
 
 class Sizes(NamedTuple):
@@ -89,6 +91,11 @@ class Face(Routed, Streaming):
         raise NotImplementedError
 
     @property
+    def compiled(self) -> str:
+        """The name of the cell's compiled form (kernels.recurrence.KINDS), of use where the operations have the route native."""
+        raise NotImplementedError
+
+    @property
     def zoneout(self) -> float | tuple[float, ...]:
         """The probability that a unit keeps its old value, or one for each tensor of the state."""
         return self.options.zoneout
@@ -124,22 +131,25 @@ class Face(Routed, Streaming):
             return y_TBR[:, 0], self._given_back(tuple(part[:, 0] for part in state))
         return self._in_order(y_TBR), self._given_back(state)
 
-    def advance(self, x: Tensor, state: Any, last: bool) -> tuple[Tensor, Any]:
-        """As the layer itself; once a stream is under way its steps go to the kernels without being questioned again."""
-        if state is None or self.options.zoneout:  # a stream has refused what drops at random
-            return super().advance(x, state, last)
+    def walk(self, x: Tensor, state: Any) -> Walk | None:
+        """The compiled steps of a stream that goes on from `state` with steps like x; None where another route is the layer's."""
         operation = self.operations[1]
+        names = {*chain(*self._names)} - {""}
+        if self.training or operation.native is None or not names <= self._parameters.keys():  # parametrizations compute a weight anew
+            return None
         parts = state if isinstance(state, tuple) else (state,)
-        y_TBR, finals, call = x.transpose(0, 1) if self.batch_first else x, [], Call()
-        for layer in range(self.num_layers):
-            own = parts if self.num_layers == 1 else tuple(part[layer : layer + 1] for part in parts)
-            arguments = (y_TBR, *own, *self.weights(layer), call)
-            if operation.native is None or operation.decide(*arguments)[0] != "native":
-                return super().advance(x, state, last)
-            y_TBR, *final = operation.native.forward(*arguments)
-            finals.append(final)
-        self.took("native", "rule")
-        return self._in_order(y_TBR), self._given_back(one_state(finals))
+        shares = zone_shares("", self.zoneout, self.cell.states) if self.zoneout else ()
+        call = Call(1, None, (), (tuple(shares),) if shares else ())
+        weights = [self.weights(layer) for layer in range(self.num_layers)]
+        if not all(weight.is_contiguous() for given in weights for weight in given if weight is not None):
+            return None
+        y_TBR = x.transpose(0, 1) if self.batch_first else x
+        for layer, given in enumerate(weights):
+            arguments = (y_TBR, *(part[layer : layer + 1] for part in parts), *given, call)
+            if operation.decide(*arguments)[0] != "native":
+                return None
+            y_TBR = y_TBR.new_empty((*y_TBR.shape[:2], self.hidden_size))
+        return Walk(self, names, kernel.stream(self.compiled, parts, weights, shares))
 
     def gates(self, input: Tensor, hx: Any = None) -> dict[str, Tensor]:
         """What the forward direction of every layer does at every step in use: without dropout and gradients, zoneout as its mean.

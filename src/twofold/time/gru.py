@@ -85,5 +85,10 @@ class GRU(Face, nn.GRU):
             return gru_reset_before, gru_reset_before
         return (gru_with_options if self.options.layer_norm else gru), gru_with_options
 
+    @property
+    def compiled(self) -> str:
+        """The name of the cell's compiled form."""
+        return "gru"
+
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", reset={self.reset!r}" if self.reset != "after" else "")

@@ -100,6 +100,11 @@ class LSTM(Face, Forgetting, nn.LSTM):
             return lstm_coupled, lstm_coupled
         return (lstm_with_options if self.peephole or self.options.layer_norm else lstm), lstm_with_options
 
+    @property
+    def compiled(self) -> str:
+        """The name of the cell's compiled form."""
+        return "coupled" if self.coupled else "lstm"
+
     def flatten_parameters(self) -> None:
         """One block of memory for cuDNN, where it has this layer."""
         if not self.coupled:

@@ -83,3 +83,8 @@ class RNN(Face, nn.RNN):
         """The operation where nothing is asked that torch lacks, and the one for all else."""
         torchs, ours = OPERATIONS[self.nonlinearity]
         return (ours if self.options.layer_norm else torchs), ours
+
+    @property
+    def compiled(self) -> str:
+        """The name of the cell's compiled form."""
+        return self.nonlinearity

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from twofold.layers.expect import expect_positive, expect_shape, expect_tensor
+from twofold.time.walk import Walk
 
 
 class Advance(Protocol):
@@ -33,6 +34,10 @@ class Streaming(nn.Module):
         """The layer itself: one direction owes nothing when the sequence ends."""
         y, state = self(x, state)
         return y, state
+
+    def walk(self, x: Tensor, state: Any) -> Walk | None:
+        """The compiled steps from `state` on, with steps like x; None where there are none."""
+        return None
 
 
 class Stream:
@@ -57,12 +62,16 @@ class Stream:
     def __init__(self, layer: nn.Module, rows: int, advance: Advance) -> None:
         self.rows, self.closed = rows, False
         self._layer, self._advance, self._state = layer, advance, None
+        self._walk: Walk | None = None  # while it lasts, it has the state
         self._who, self._features = f"{type(layer).__name__} stream", int(getattr(layer, "input_size"))  # noqa: B009 (any module)
         self._time = 1 if getattr(layer, "batch_first", False) else 0
 
     @property
     def state(self) -> Any:
         """What the steps to come need of those that were."""
+        if self._walk is not None:
+            held = self._walk.state
+            return held if len(held) > 1 else held[0]
         return self._state
 
     @state.setter
@@ -70,13 +79,16 @@ class Stream:
         if state is not None:
             with torch.no_grad():  # no steps: the layer asks its questions, and returns the state as it is
                 _, state = self._advance(self._nothing(), state, False)
-        self._state = state
+        self._state, self._walk = state, None
 
     def push(self, x: Tensor) -> Tensor:
         """The outputs that are determined now, in order."""
         if self.closed:
             raise ValueError(f"{self._who}: expected no push after close(). The sequence has ended; reset() begins a new one.")
         x = self._steps(x)
+        walk = self._walk
+        if walk is not None and walk.serves(x) and (y := walk.push(x)) is not None:
+            return y
         return self._next(x, False)
 
     def close(self) -> Tensor:
@@ -87,12 +99,15 @@ class Stream:
 
     def reset(self) -> None:
         """Begin a new sequence, from the layer's own start."""
-        self._state, self.closed = None, False
+        self._state, self._walk, self.closed = None, None, False
 
     def _next(self, x: Tensor, last: bool) -> Tensor:
         expect_repeatable(self._who, self._layer)
+        state, self._walk = self.state, None
         with torch.no_grad():
-            y, self._state = self._advance(x, self._state, last)
+            y, self._state = self._advance(x, state, last)
+            if isinstance(self._layer, Streaming):
+                self._walk = self._layer.walk(x, self._state)
         return y
 
     def _steps(self, x: Any) -> Tensor:

@@ -1,4 +1,5 @@
-// One recurrent layer with its directions: what the operators (bind_recurrence.cpp) and the node of autograd (recurrence_node.cpp) share.
+// One recurrent layer with its directions: what forward (bind_recurrence.cpp), backward (recurrence_back.cpp),
+// the node of autograd (recurrence_node.cpp) and streams (recurrence_stream.cpp) share.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -34,6 +35,10 @@ struct Result {
   Tensors state;     // h (directions, B, U) and perhaps c
   Tensors kept;      // directions * kKept
 };
+
+// Raise ValueError for weights that the kernels would read beyond their end.
+void check_floats(const at::Tensor& x, at::IntArrayRef size, const char* name);
+void check_weights(CellKind kind, int64_t D, int64_t U, const at::Tensor* w);
 
 Result recurrence_forward(const Layer& layer, const at::Tensor& x, const Tensors& state, const Tensors& weights, const Tensors& noise);
 

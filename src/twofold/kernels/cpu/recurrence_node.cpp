@@ -37,10 +37,37 @@ using torch::autograd::variable_list;
 using Numbers = std::vector<int64_t>;
 using Maybes = c10::List<std::optional<Tensor>>;
 
-void check_floats(const Tensor& x, at::IntArrayRef size, const char* name) {
+}  // namespace
+
+void check_floats(const at::Tensor& x, at::IntArrayRef size, const char* name) {
   TORCH_CHECK_VALUE(x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous() && x.sizes() == size, "recurrence: expected ", name,
       " to be contiguous float32 ", size, " on the CPU, got ", x.scalar_type(), " ", x.sizes());
 }
+
+static void check_given(const at::Tensor& x, at::IntArrayRef size, const char* name) {
+  if (x.defined()) check_floats(x, size, name);
+}
+
+void check_weights(CellKind kind, int64_t D, int64_t U, const at::Tensor* w) {
+  const int64_t gates = gates_of(kind), G = gates * U;
+  const bool has_cell = kind == CellKind::lstm || kind == CellKind::coupled;
+  TORCH_CHECK_VALUE(w[kInputWeight].defined() && w[kStateWeight].defined(), "recurrence: weights are missing");
+  TORCH_CHECK_VALUE(w[kInputBias].defined() == w[kStateBias].defined(), "recurrence: expected both biases or none");
+  TORCH_CHECK_VALUE(w[kInputNorm].defined() == w[kStateNorm].defined() && w[kCellNorm].defined() == w[kCellNormBias].defined() &&
+      w[kCellNorm].defined() == (has_cell && w[kStateNorm].defined()), "recurrence: expected all gains of the layer norm or none");
+  TORCH_CHECK_VALUE(has_cell || !w[kPeephole].defined(), "recurrence: only an LSTM has peepholes");
+  check_floats(w[kInputWeight], {G, D}, "weight_ih");
+  check_floats(w[kStateWeight], {G, U}, "weight_hh");
+  check_given(w[kInputBias], {G}, "bias_ih");
+  check_given(w[kStateBias], {G}, "bias_hh");
+  check_given(w[kPeephole], {(gates - 1) * U}, "the peephole");
+  check_given(w[kInputNorm], {G}, "norm_ih");
+  check_given(w[kStateNorm], {G}, "norm_hh");
+  check_given(w[kCellNorm], {U}, "norm_c");
+  check_given(w[kCellNormBias], {U}, "norm_c_bias");
+}
+
+namespace {
 
 Tensors plain(const Maybes& given) {
   Tensors all;
@@ -55,7 +82,7 @@ Layer checked(const Tensor& x, const std::optional<Tensor>& lengths, const Tenso
   const auto cell = static_cast<CellKind>(kind);
   const bool has_cell = cell == CellKind::lstm || cell == CellKind::coupled;
   TORCH_CHECK_VALUE(x.dim() == 3 && state.size() == (has_cell ? 2u : 1u) && state[0].dim() == 3, "recurrence: x and the state do not fit the cell");
-  const int64_t T = x.size(0), B = x.size(1), D = x.size(2), S = state[0].size(0), U = state[0].size(2), gates = gates_of(cell), G = gates * U;
+  const int64_t T = x.size(0), B = x.size(1), D = x.size(2), S = state[0].size(0), U = state[0].size(2);
   TORCH_CHECK_VALUE((S == 1 || S == 2) && U > 0, "recurrence: expected one or two directions and units, got ", state[0].sizes());
   TORCH_CHECK_VALUE(static_cast<int64_t>(weights.size()) == S * kParts && static_cast<int64_t>(noise.size()) == S * kNoises,
       "recurrence: expected ", S * kParts, " weights and ", S * kNoises, " draws");
@@ -63,27 +90,11 @@ Layer checked(const Tensor& x, const std::optional<Tensor>& lengths, const Tenso
   for (const Tensor& part : state) check_floats(part, {S, B, U}, "the state");
   for (int64_t s = 0; s < S; ++s) {
     const Tensor* w = &weights[s * kParts];
-    const auto check = [](const Tensor& given, at::IntArrayRef size, const char* name) {
-      if (given.defined()) check_floats(given, size, name);
-    };
-    TORCH_CHECK_VALUE(w[kInputWeight].defined() && w[kStateWeight].defined(), "recurrence: weights are missing");
-    TORCH_CHECK_VALUE(w[kInputBias].defined() == w[kStateBias].defined(), "recurrence: expected both biases or none");
-    TORCH_CHECK_VALUE(w[kInputNorm].defined() == w[kStateNorm].defined() && w[kCellNorm].defined() == w[kCellNormBias].defined() &&
-        w[kCellNorm].defined() == (has_cell && w[kStateNorm].defined()), "recurrence: expected all gains of the layer norm or none");
-    TORCH_CHECK_VALUE(has_cell || !w[kPeephole].defined(), "recurrence: only an LSTM has peepholes");
-    check_floats(w[kInputWeight], {G, D}, "weight_ih");
-    check_floats(w[kStateWeight], {G, U}, "weight_hh");
-    check(w[kInputBias], {G}, "bias_ih");
-    check(w[kStateBias], {G}, "bias_hh");
-    check(w[kPeephole], {(gates - 1) * U}, "the peephole");
-    check(w[kInputNorm], {G}, "norm_ih");
-    check(w[kStateNorm], {G}, "norm_hh");
-    check(w[kCellNorm], {U}, "norm_c");
-    check(w[kCellNormBias], {U}, "norm_c_bias");
+    check_weights(cell, D, U, w);
     const Tensor* drawn = &noise[s * kNoises];
-    check(drawn[kMask], {B, U}, "the mask");
-    check(drawn[kZoneH], {T, B, U}, "the zone of h");
-    check(drawn[kZoneC], {T, B, U}, "the zone of c");
+    check_given(drawn[kMask], {B, U}, "the mask");
+    check_given(drawn[kZoneH], {T, B, U}, "the zone of h");
+    check_given(drawn[kZoneC], {T, B, U}, "the zone of c");
   }
   if (!lengths) return {cell, T, B, D, U, S, keep_h, keep_c, reduced, RowOrder(T, B)};
   TORCH_CHECK_VALUE(lengths->is_cpu() && lengths->scalar_type() == at::kLong && lengths->is_contiguous() && lengths->dim() == 1 &&
