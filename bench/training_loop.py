@@ -50,7 +50,7 @@ def by_hand(model: torch_nn.Module, images: Images, kind: Preparation, settings:
     how, size, epochs = settings.optimisation, settings.learning.batch_size, settings.learning.epochs
     steps = math.ceil(len(images.y_B) / size) * epochs
     optimizer = torch.optim.AdamW(model.parameters(), how.learning_rate, weight_decay=how.weight_decay, fused=True)
-    criterion = torch_nn.CrossEntropyLoss(label_smoothing=how.label_smoothing)
+    criterion = torch_nn.CrossEntropyLoss(label_smoothing=settings.regularisation.label_smoothing)
     mean, std = torch.tensor(kind.mean)[:, None, None], torch.tensor(kind.std)[:, None, None]
     done, total = 0, 0.0
     model.train()
@@ -73,7 +73,7 @@ def by_hand(model: torch_nn.Module, images: Images, kind: Preparation, settings:
 def work_alone(name: str, images: Images, kind: Preparation, settings: Settings) -> Iterator[None]:
     """The model's own work, a step at a time: forward, backward, optimiser, on one batch that is ready."""
     model = build(name)
-    task = Classification(CLASSES, settings.optimisation.label_smoothing)
+    task = Classification(CLASSES, settings.regularisation.label_smoothing)
     optimizer = build_optimizer(model, settings.optimisation)
     size = settings.learning.batch_size
     batch = Pictures(kind.normalise(images.x_BCHW[:size]), images.y_B[:size])
@@ -115,7 +115,7 @@ def compare(name: str, images: Images, kind: Preparation, settings: Settings, ot
     """Milliseconds of a step, ours with everything on and the other."""
     channels, height, width = images.x_BCHW.shape[1:]
     model = build(name, classes=10, in_channels=channels, height=height, width=width)
-    task = Classification(CLASSES, settings.optimisation.label_smoothing)
+    task = Classification(CLASSES, settings.regularisation.label_smoothing)
     optimizer = build_optimizer(model, settings.optimisation)
     batches = PictureBatches(images, kind, settings.learning.batch_size, seed=0)
     one = Images(images.x_BCHW[:1], images.y_B[:1], images.names[:1])

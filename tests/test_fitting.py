@@ -12,10 +12,11 @@ from PIL import Image
 
 import twofold
 from twofold.data import pictures as door
-from twofold.fitting import InterruptedRun
 from twofold.tasks.sampling import Sampling
+from twofold.train.signals import StoppedError
 from twofold.train.watch import Watch
 
+UNTIMED = {"seconds": 0, "time": {}}
 TINY = {"epochs": 2, "quiet": True, "config": {"stages": "8 M 8 M"}}
 
 
@@ -118,7 +119,7 @@ def test_the_seed_decides_everything_and_the_users_generator_is_left_alone(tmp_p
     assert torch.equal(before, torch.get_rng_state())
     weights = [torch.cat([p.flatten() for p in run.model.parameters()]) for run in runs]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-    assert {**runs[0].metrics, "seconds": 0} == {**runs[1].metrics, "seconds": 0}
+    assert {**runs[0].metrics, **UNTIMED} == {**runs[1].metrics, **UNTIMED}
 
 
 @pytest.fixture
@@ -128,10 +129,10 @@ def interrupt(monkeypatch):
     def at(number):
         step = Watch.step
 
-        def counted(self, progress, loss, rate):
-            step(self, progress, loss, rate)
-            if progress.epoch * self.steps + progress.step == number:
-                self._interrupt()
+        def counted(self, learner, outcome):
+            step(self, learner, outcome)
+            if learner.number == number:
+                self.wish.ask(2)
 
         monkeypatch.setattr(Watch, "step", counted)
 
@@ -142,21 +143,22 @@ def interrupt(monkeypatch):
 @pytest.mark.parametrize("step", [5, 34, 50])
 def test_an_interrupted_run_is_valid_and_resumes_bit_for_bit(tmp_path, interrupt, monkeypatch, tiny, step):
     interrupt(step)
-    with pytest.raises(InterruptedRun, match=r"Go on with: twofold train --resume"):
+    with pytest.raises(StoppedError, match=r"Go on with: twofold train --resume"):
         twofold.fit("digits", out=tmp_path / "cut", **TINY)
     monkeypatch.undo()
     assert twofold.load(tmp_path / "cut").predict(torch.zeros(1, 8, 8, dtype=torch.uint8))
     resumed = twofold.resume(tmp_path / "cut", quiet=True)
     assert all(torch.equal(a, b) for a, b in zip(resumed.model.parameters(), tiny.model.parameters(), strict=True))
-    assert {**resumed.metrics, "seconds": 0} == {**tiny.metrics, "seconds": 0}
+    assert {**resumed.metrics, **UNTIMED} == {**tiny.metrics, **UNTIMED}
 
 
 def test_ctrl_c_in_the_last_validation_does_not_cost_the_report(tmp_path, monkeypatch):
     end = Watch.epoch
 
-    def interrupted(self, progress, row, better):
-        end(self, progress, row, better)
-        self.stop = progress.epoch == 2
+    def interrupted(self, learner, row, better):
+        end(self, learner, row, better)
+        if learner.progress.epoch == 2:
+            self.wish.ask(2)
 
     monkeypatch.setattr(Watch, "epoch", interrupted)
     run = twofold.fit("digits", out=tmp_path / "run", **TINY)
@@ -179,7 +181,7 @@ def test_an_interrupted_language_run_resumes_inside_its_streams(tmp_path, interr
     settings = {"epochs": 3, "batch_size": 4, "window": 16, "config": {"units": 16, "embedding": 8, "dropout": 0.2}, "quiet": True}
     whole = twofold.fit(tmp_path / "text.txt", out=tmp_path / "whole", **settings)
     interrupt(200)
-    with pytest.raises(InterruptedRun):
+    with pytest.raises(StoppedError):
         twofold.fit(tmp_path / "text.txt", out=tmp_path / "cut", **settings)
     monkeypatch.undo()
     resumed = twofold.resume(tmp_path / "cut", quiet=True)
@@ -194,7 +196,7 @@ def test_a_run_that_is_complete_is_not_resumed(digits):
 def test_a_changed_source_is_not_resumed(tmp_path, interrupt, monkeypatch):
     (tmp_path / "text.txt").write_text("abc def ghi.\n" * 300)
     interrupt(2)
-    with pytest.raises(InterruptedRun):
+    with pytest.raises(StoppedError):
         twofold.fit(tmp_path / "text.txt", out=tmp_path / "run", epochs=2, batch_size=4, quiet=True, config={"units": 8, "embedding": 4})
     monkeypatch.undo()
     (tmp_path / "text.txt").write_text("xyz uvw rst.\n" * 300)
@@ -205,7 +207,7 @@ def test_a_changed_source_is_not_resumed(tmp_path, interrupt, monkeypatch):
 def test_a_text_that_changed_in_its_own_characters_is_not_resumed(tmp_path, interrupt, monkeypatch):
     (tmp_path / "text.txt").write_text("abc def ghi.\n" * 300)
     interrupt(2)
-    with pytest.raises(InterruptedRun):
+    with pytest.raises(StoppedError):
         twofold.fit(tmp_path / "text.txt", out=tmp_path / "run", epochs=2, batch_size=4, quiet=True, config={"units": 8, "embedding": 4})
     monkeypatch.undo()
     (tmp_path / "text.txt").write_text("ihg fed cba.\n" + "abc def ghi.\n" * 299)
@@ -224,10 +226,20 @@ def test_overwrite_replaces_the_run_only_when_the_new_one_can_begin(tmp_path):
     assert (again.path / "model.safetensors").read_bytes() != before
 
 
+WILD = {"learning_rate": 100.0, "clip": 0.0, "optimizer": "nesterov", "weight_decay": 1e3}
+
+
 def test_a_run_that_diverges_stops_with_the_reason(tmp_path):
-    with pytest.raises(ValueError, match=r"training stopped in epoch \d+, step \d+: the loss is .*learning rate.*No epoch was complete"):
-        wild = {"learning_rate": 100.0, "clip": 0.0, "optimizer": "sgd", "weight_decay": 1e3}
-        twofold.fit("digits", out=tmp_path / "run", **TINY, **wild)
+    message = r"Training stopped in epoch \d+, step \d+ .*the loss is .*learning rate is too high.*batch is kept in .*No epoch was complete"
+    with pytest.raises(ValueError, match=message):
+        twofold.fit("digits", out=tmp_path / "run", **TINY, **WILD, non_finite="stop")
+    kept = json.loads(next((tmp_path / "run" / "faults").glob("*.json")).read_text())
+    assert kept["batch"] == "Pictures" and len(kept["samples"]) == kept["tensors"]["y_B"]["shape"][0]
+
+
+def test_a_run_that_diverges_goes_back_until_that_is_enough(tmp_path):
+    with pytest.raises(ValueError, match=r"The run went back 2 times already, as often as rollbacks allows"):
+        twofold.fit("digits", out=tmp_path / "run", **TINY, **WILD, rollbacks=2)
 
 
 BAD = {

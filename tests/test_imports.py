@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "deploy": MATHEMATICS | {"nn", "data", "models", "tasks"},
     "nn": MATHEMATICS,
     "run": MATHEMATICS | {"nn", "data", "models", "tasks", "train", "see"},
-    "fitting": MATHEMATICS | {"nn", "data", "models", "tasks", "train", "see", "run", "__init__"},
-    "cli": MATHEMATICS | {"kernels", "nn", "data", "models", "tasks", "train", "see", "run", "fitting", "__init__"},
+    "preparing": MATHEMATICS | {"nn", "data", "models", "tasks", "train", "see", "run", "__init__"},
+    "fitting": MATHEMATICS | {"nn", "data", "models", "tasks", "train", "see", "run", "preparing", "__init__"},
+    "cli": MATHEMATICS | {"kernels", "nn", "data", "models", "tasks", "train", "see", "run", "preparing", "fitting", "__init__"},
     "__init__": set(),
     "__main__": {"cli"},
 }

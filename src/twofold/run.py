@@ -20,7 +20,7 @@ from twofold.models import catalogue
 from twofold.tasks.classify import Classification, Pictures, predict
 from twofold.tasks.language import Language
 from twofold.tasks.sampling import Sampling, continue_text
-from twofold.tasks.task import Evaluation
+from twofold.tasks.task import Evaluation, Task
 from twofold.train.batches import EVALUATION_BATCH, pictures_in_order, text_in_order
 from twofold.train.folder import RunFolder
 from twofold.train.settings import Settings
@@ -73,6 +73,11 @@ class Reading(NamedTuple):
         return cls(tuple(classes), Preparation.from_dict(values.get("preparation")), values.get("exact_size") is True)
 
     @property
+    def known(self) -> bool:
+        """Whether it is known how to read anything: not for a model that was trained on data of one's own."""
+        return self.vocabulary is not None or self.preparation is not None
+
+    @property
     def task(self) -> Classification | Language:
         return Classification(self.classes) if self.vocabulary is None else Language()
 
@@ -93,9 +98,9 @@ class Reading(NamedTuple):
 class Run:
     """A trained model in its run folder. `settings`, `metrics`, `model` and `reading` are there to be read."""
 
-    def __init__(self, folder: RunFolder, settings: Settings, model: nn.Module, reading: Reading) -> None:
+    def __init__(self, folder: RunFolder, settings: Settings, model: nn.Module, reading: Reading, task: Task | None = None) -> None:
         self.folder, self.settings, self.model, self.reading = folder, settings, model.eval(), reading
-        self.task = reading.task
+        self.task = task or reading.task
 
     @property
     def path(self) -> Path:
@@ -194,6 +199,8 @@ class Run:
         return continue_text(self.model, self.reading.vocabulary, prompt, length, how or Sampling())
 
     def _for_pictures(self, who: str) -> Preparation:
+        if not self.reading.known:
+            raise ValueError(f"{who}: the model of {self.path} was trained on data of your own, which it cannot read: call run.model.")
         if self.reading.preparation is None:
             raise ValueError(f"{who}: the model of {self.path} continues text; it does not look at pictures. Try: twofold sample")
         return self.reading.preparation
@@ -226,19 +233,27 @@ class Run:
         return f"<run {self.path}: {self.settings.model}, {self.task.name}>"
 
 
-def load(folder: str | Path) -> Run:
-    """Open a run folder. Raises ValueError, naming the file, for one that is missing, cut off, or of an unknown architecture."""
+def load(folder: str | Path, model: nn.Module | None = None) -> Run:
+    """Open a run folder. model: a module of your own, built as it was for the training, where that is what was trained.
+
+    Raises ValueError, naming the file, for a folder that is missing, cut off, or of an unknown architecture.
+    """
     place = RunFolder(folder)
     description = place.read_description()
     path = place.path / "model.json"
     name, config = description.get("architecture"), description.get("config")
     if not isinstance(name, str) or not isinstance(config, dict):
         raise ValueError(f"{path}: expected an architecture's name and its config, got {name!r} and {config!r}.")
+    own = name == "own"
+    if own != (model is not None):
+        given = f"its model is your own, {description.get('class')}: load(folder, model=...)" if own else f"its model is {name}: give none"
+        raise ValueError(f"{path}: {given}.")
     try:
-        reading = Reading.from_dict(description)
-        _refuse_misfit(name, catalogue.configure(name, **config).as_dict(), reading)
-        with torch.random.fork_rng():
-            model = catalogue.build(name, **config)
+        reading = Reading() if description.get("task") == "own" else Reading.from_dict(description)
+        if model is None:
+            _refuse_misfit(name, catalogue.configure(name, **config).as_dict(), reading)
+            with torch.random.fork_rng():
+                model = catalogue.build(name, **config)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
     place.read_weights(model)

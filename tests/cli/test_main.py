@@ -92,7 +92,8 @@ def test_sample_writes_the_prompt_and_goes_on(capsys, writer):
 
 def test_lists_name_everything(capsys):
     assert json.loads(said(capsys, "models", "--json"))[0]["name"] == "lenet5"
-    assert {s["name"] for s in json.loads(said(capsys, "data", "--json"))} == {"digits", "python-source"}
+    names = {s["name"] for s in json.loads(said(capsys, "data", "--json"))}
+    assert names == {"digits", "python-source", "mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-shakespeare", "wikitext-2"}
     assert "61,706" in said(capsys, "models") and "python-source" in said(capsys, "data")
 
 
@@ -143,7 +144,7 @@ BAD = {
     "steps": (["summary", "char-lstm", "--input", "999999999999"], "1 to 100,000, for example 64, got '999999999999'"),
     "control": (["train", "a\x1b[2Jb\nc"], 'no source "a\\x1b[2Jb\\nc"'),
     "foreign": (["train", "digits", "--window", "9"], "settings: window=9 is for text only"),
-    "data": (["data", "chek", "x"], "expected nothing or `check PATH`, got 'chek'"),
+    "data": (["data", "chek", "x"], "expected nothing, `check PATH` or `get NAME`, got 'chek x'"),
 }
 
 

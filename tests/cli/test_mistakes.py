@@ -20,7 +20,7 @@ MISTAKES = {
     ),
     "float": (["sample", "x", "--top-p", "all"], "sample: expected --top-p to be a number, got 'all'."),
     "flag": (["models", "--json=maybe"], "models: expected --json to be true or false, got 'maybe'."),
-    "setting": (["train", "digits", "--optimizer", "adm"], "settings: optimizer: expected 'adamw', 'adam' or 'sgd', got 'adm'."),
+    "setting": (["train", "digits", "--optimizer", "adm"], "'rmsprop', 'adam', 'adamw' or 'muon', got 'adm'."),
     "choice": (["evaluate", "x", "--split", "tset"], 'Invalid value "tset" for --split. Choose from: "train", "validation", "test".'),
 }
 

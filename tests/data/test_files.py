@@ -1,5 +1,6 @@
 """Files are whole or not there, and a failure leaves the folder as it was."""
 
+import hashlib
 import os
 import stat
 
@@ -61,3 +62,27 @@ def test_what_a_killed_write_leaves_behind_is_known_by_its_name(tmp_path, monkey
     assert [files.left_of(name) for name in ("model.json", ".model.json.tmp", ".a.0123456789abcdeg.tmp", "a.0123456789abcdef.tmp")] == [
         None
     ] * 4
+
+
+def test_a_file_in_pieces_is_named_by_its_sum(tmp_path):
+    pieces = (b"one", memoryview(b"two"), b"")
+    written = files.write_pieces(tmp_path / "made", "working", pieces, lambda total: f"{total[:4]}.bin")
+    total = hashlib.sha256(b"onetwo").hexdigest()
+    assert written == (tmp_path / "made" / f"{total[:4]}.bin", 6, total)
+    assert [path.read_bytes() for path in (tmp_path / "made").iterdir()] == [b"onetwo"]
+
+
+def test_pieces_that_fail_leave_nothing(tmp_path):
+    def pieces():
+        yield b"one"
+        assert [files.left_of(path.name) for path in (tmp_path / "made").iterdir()] == ["working"]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        files.write_pieces(tmp_path / "made", "working", pieces(), lambda total: "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "words"), [(28, "the disk is full"), (27, "the disk is full"), (30, "Read-only file system")])
+def test_a_refusal_is_put_into_words(number, words):
+    assert files.refusal(OSError(number, os.strerror(number))) == words

@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from twofold.data import image_folder as module
 from twofold.data.image_folder import image_folder
 from twofold.data.options import DataOptions
 from twofold.data.values import ImageSource
@@ -170,15 +169,6 @@ def test_a_test_folder_of_broken_pictures_is_an_error(tmp_path: Path) -> None:
     fill(tmp_path, {"train/a": 3, "train/b": 3, "test/a": 1})
     (tmp_path / "test/a/000.png").write_bytes(b"")
     assert f"{tmp_path}: no picture of the test folder can be read. test/a/000.png: the file is empty" in message(tmp_path)
-
-
-def test_too_much_for_memory_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(tmp_path, {"a": 5, "b": 5}, mode="L")
-    monkeypatch.setattr(module, "MEMORY", 1 << 10)
-    said = message(tmp_path, DataOptions(image_size=100))
-    assert "10 pictures of 100 x 100 L take 0.0 GiB" in said
-    assert said.endswith("Make them smaller: --image-size 10 or less")
-    assert image_folder(tmp_path, DataOptions(image_size=10)).train.x_BCHW.shape[2:] == (10, 10)
 
 
 def test_an_option_of_text_does_not_apply(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from twofold.data.options import DataOptions
         ({"image_size": 0}, "image_size: expected a whole number of pixels from 1 to 4096, got 0"),
         ({"image_size": 4097}, "from 1 to 4096, got 4097"),
         ({"image_size": "64"}, "got '64'"),
+        ({"hold": "disk"}, "hold: expected one of auto, memory, files, got 'disk'"),
         ({"unit": "letter"}, "unit: expected one of character, word, got 'letter'"),
     ],
 )

@@ -9,7 +9,10 @@ from twofold.data.pictures import read_image
 from twofold.data.sources import SOURCES, DataOptions, check, describe, open_source, source_lines, task_of
 
 TEXT = "some words of text\n" * 100
-EXPECTED = "Expected a folder of class folders, a text file, or one of: digits, python-source"
+EXPECTED = (
+    "Expected a folder of class folders, a text file, or one of: digits, python-source, mnist, fashion-mnist, cifar10, cifar100, "
+    "tiny-shakespeare, wikitext-2"
+)
 
 
 def message(source: str | Path, options: DataOptions | None = None) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import twofold.nn
 from twofold.layers import initialize as page
 from twofold.layers.initialize import INITIALIZERS, fans, initialize
 from twofold.space.connection import ConnectedConv2d, full
@@ -253,6 +254,56 @@ def test_the_padding_row_stays_zero():
     layer = nn.Embedding(5, 3, padding_idx=2)
     initialize(layer, "normal", seed=0)
     assert layer.weight[2].tolist() == [0.0] * 3 and layer.weight.count_nonzero() == 12
+
+
+SIZED = [name for name in INITIALIZERS if name not in ("uniform", "normal", "constant")]
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_the_rows_of_an_embedding_have_length_one_and_so_has_an_output_layer_that_shares_it(name):
+    model = nn.Sequential(nn.Linear(100, 2000), nn.Embedding(2000, 100))
+    model[0].weight = model[1].weight
+    initialize(model, name, seed=0)
+    assert model[1].weight.square().mean().item() == pytest.approx(1 / 100, rel=0.02)
+
+
+def test_an_embedding_follows_a_scheme_that_looks_at_no_sizes():
+    layer = nn.Embedding(50, 3)
+    initialize(layer, "uniform", low=2.0, high=3.0)
+    assert layer.weight.min() >= 2
+
+
+def test_the_weights_from_state_to_state_may_have_a_scheme_of_their_own():
+    layer = nn.LSTM(3, 5)
+    initialize(layer, "normal", recurrent="identity", mean=7.0)
+    assert torch.equal(layer.weight_hh_l0, torch.eye(5).repeat(4, 1)) and (layer.weight_ih_l0 > 6).all()
+
+
+@pytest.mark.parametrize(("layer", "name"), [(nn.LayerNorm((3, 4)), "weight"), (nn.RMSNorm((3, 4)), "weight")])
+def test_gains_of_several_axes_are_no_weights(layer, name):
+    initialize(layer, "normal", bias=1.0)
+    assert (layer.get_parameter(name) == 1).all() and (getattr(layer, "bias", None) is None or (layer.bias == 0).all())
+
+
+def test_stacked_maps_of_other_layers():
+    layer, attention = twofold.nn.MinGRU(6, 5).double(), nn.MultiheadAttention(6, 2).double()
+    for model in (layer, attention):
+        initialize(model, "orthogonal", seed=0)
+    maps = (*layer.weight_ih.chunk(2), *attention.in_proj_weight.chunk(3))
+    for rows in maps:
+        assert torch.allclose(rows @ rows.t(), torch.eye(len(rows), dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_biases_alone():
+    model = nn.Sequential(nn.Linear(3, 2), twofold.nn.LSTM(2, 3, forget_bias=1.0))
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    initialize(model, None, None, forget_bias=2.0)
+    forget, _ = forget_biases(model[1])
+    changed = [name for name, values in model.state_dict().items() if not torch.equal(values, before[name])]
+    assert forget.tolist() == [2.0] * 3 and changed == ["1.bias_ih_l0"]
+    initialize(model, None, 0.01)
+    changed = [name for name, values in model.state_dict().items() if not torch.equal(values, before[name])]
+    assert (model[0].bias == 0.01).all() and all("bias" in name for name in changed)
 
 
 def test_what_is_frozen_is_left_alone():

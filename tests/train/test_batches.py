@@ -6,6 +6,7 @@ import torch
 from twofold.data.preparation import Preparation
 from twofold.data.values import Images, Text
 from twofold.train.batches import PictureBatches, TextBatches, pictures_in_order, side_by_side, text_in_order
+from twofold.train.shards import Shard
 
 
 def pictures(count):
@@ -21,19 +22,19 @@ def test_every_picture_comes_once_an_epoch_with_its_label(count, size):
     batches = PictureBatches(pictures(count), KIND, size, seed=0)
     epoch = list(batches.epoch(0))
     assert len(epoch) == batches.steps() == -(-count // size)
-    assert torch.cat([y for _, y in epoch]).sort().values.tolist() == list(range(count))
-    for x, y in epoch:
+    assert torch.cat([y for _, y, _ in epoch]).sort().values.tolist() == list(range(count))
+    for x, y, _ in epoch:
         assert torch.allclose(x[:, 0, 0, 0] * 255, y.float())
 
 
 def test_no_batch_is_much_smaller_than_the_others():
-    sizes = [len(y) for _, y in PictureBatches(pictures(33), KIND, 32, seed=0).epoch(0)]
+    sizes = [len(y) for _, y, _ in PictureBatches(pictures(33), KIND, 32, seed=0).epoch(0)]
     assert sizes == [17, 16]
 
 
 def test_the_order_is_decided_by_seed_and_epoch():
     def order(seed, epoch):
-        return torch.cat([y for _, y in PictureBatches(pictures(50), KIND, 8, seed).epoch(epoch)]).tolist()
+        return torch.cat([y for _, y, _ in PictureBatches(pictures(50), KIND, 8, seed).epoch(epoch)]).tolist()
 
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
@@ -42,11 +43,11 @@ def test_the_order_is_decided_by_seed_and_epoch():
 def test_an_epoch_goes_on_from_the_middle():
     batches = PictureBatches(pictures(50), KIND, 8, seed=3)
     whole, rest = list(batches.epoch(1)), list(batches.epoch(1, start=4))
-    assert [y.tolist() for _, y in rest] == [y.tolist() for _, y in whole[4:]]
+    assert [y.tolist() for _, y, _ in rest] == [y.tolist() for _, y, _ in whole[4:]]
 
 
 def test_evaluation_keeps_the_order():
-    assert torch.cat([y for _, y in pictures_in_order(pictures(200)._replace(), KIND)]).tolist() == list(range(200))
+    assert torch.cat([y for _, y, _ in pictures_in_order(pictures(200)._replace(), KIND)]).tolist() == list(range(200))
 
 
 def text(count):
@@ -96,3 +97,49 @@ def test_evaluation_reads_every_token_but_the_remainder(count):
 def test_a_text_without_a_token_to_foretell_is_refused(count):
     with pytest.raises(ValueError, match=f"evaluate: expected a text of at least 2 tokens.*got {count}. Give more text"):
         text_in_order(text(count))
+
+
+def shards(processes):
+    return [Shard(process, processes) for process in range(processes)]
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_the_shards_of_a_batch_are_together_the_batch_of_one_process(processes):
+    alone = list(PictureBatches(pictures(33), KIND, 8, seed=1).epoch(2, start=1))
+    several = [PictureBatches(pictures(33), KIND, 8, 1, shard) for shard in shards(processes)]
+    for step, (whole, *parts) in enumerate(zip(alone, *(batches.epoch(2, start=1) for batches in several), strict=True), 1):
+        assert torch.cat([part.y_B for part in parts]).tolist() == whole.y_B.tolist()
+        assert torch.equal(torch.cat([part.x_BCHW for part in parts]), whole.x_BCHW)
+        for batches, part in zip(several, parts, strict=True):
+            assert batches.share(step) == pytest.approx(len(part.y_B) * processes / len(whole.y_B), rel=1e-15)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_streams_are_shared_out_whole(processes):
+    alone = TextBatches(text(301), 7, 5, items_per_epoch=200)
+    several = [TextBatches(text(301), 7, 5, 200, shard) for shard in shards(processes)]
+    assert {batches.steps() for batches in several} == {alone.steps()}
+    for whole, *parts in zip(alone.epoch(1), *(batches.epoch(1) for batches in several), strict=True):
+        assert torch.equal(torch.cat([part.x_TB for part in parts], 1), whole.x_TB)
+        assert torch.equal(torch.cat([part.y_TB for part in parts], 1), whole.y_TB)
+        assert {part.fresh for part in parts} == {whole.fresh}
+    streams = [part.x_TB.shape[1] for part in parts]
+    assert [batches.share(0) for batches in several] == pytest.approx([own * processes / 7 for own in streams], rel=1e-15)
+
+
+@pytest.mark.parametrize("count", [2, 3000, 9000])  # 1, 2 and 8 streams
+def test_evaluation_counts_everything_once_over_all_shards(count):
+    labels = [y for shard in shards(4) for _, y, _ in pictures_in_order(pictures(count % 256), KIND, shard)]
+    assert torch.cat(labels).tolist() == list(range(count % 256))
+    read = [w.y_TB.flatten() for shard in shards(4) for w in text_in_order(text(count), shard)]
+    assert (
+        torch.cat(read).sort().values.tolist() == torch.cat([w.y_TB.flatten() for w in text_in_order(text(count))]).sort().values.tolist()
+    )
+
+
+def test_more_processes_than_a_batch_has_items_are_refused():
+    wanted = r"5 pictures in batches of at most 4, the smallest batch: expected at least 4, one for each of the 4 processes, got 2\."
+    with pytest.raises(ValueError, match=wanted):
+        PictureBatches(pictures(5), KIND, 4, 0, Shard(0, 4))
+    with pytest.raises(ValueError, match=r"streams of the text \(--batch-size\): expected at least 4.*got 3\. Take fewer processes"):
+        TextBatches(text(100), 3, 5, shard=Shard(3, 4))

@@ -1,17 +1,6 @@
-"""Progress: what counts as better, when patience ends, and a state that comes back whole or is named."""
+"""Progress: what counts as better, when patience ends, and what a checkpoint holds of it."""
 
-import pytest
-import torch
-
-from twofold import nn
-from twofold.train.optimizers import build_optimizer
-from twofold.train.progress import Progress, load_progress, save_progress
-from twofold.train.settings import Optimisation
-
-
-def start():
-    model = nn.Linear(1, 1)
-    return model, build_optimizer(model, Optimisation()), None
+from twofold.train.progress import Progress
 
 
 def test_of_equals_the_later_is_the_best_but_patience_counts_what_is_better():
@@ -36,30 +25,19 @@ def test_an_epoch_counts_its_steps_and_items_from_zero():
     assert (progress.step, progress.items, progress.loss_sum, progress.carried) == (0, 0, 0.0, "on")
 
 
-def test_everything_comes_back(tmp_path):
-    model, optimizer, _ = start()
-    model(torch.ones(1, 1)).sum().backward()
-    optimizer.step()
-    progress = Progress(3, 7, (torch.ones(2),), 1.5, 9, 2.25, (0.5,), 2, 1, [{"epoch": 1}])
-    torch.manual_seed(4)
-    save_progress(tmp_path / "run.pt", progress, model, optimizer)
-    drawn = torch.rand(3)
-    other, another, _ = start()
-    back = load_progress(tmp_path / "run.pt", other, another)
-    assert torch.equal(torch.rand(3), drawn)
-    assert torch.equal(back.carried[0], progress.carried[0])
-    assert {**vars(back), "carried": None} == {**vars(progress), "carried": None}
-    assert torch.equal(other.weight, model.weight)
-    moments = [state["exp_avg"] for optimiser in (optimizer, another) for state in optimiser.state.values()]
-    assert torch.equal(moments[0], moments[2]) and torch.equal(moments[1], moments[3])
+def test_a_step_that_is_left_out_counts_for_the_place_alone():
+    progress = Progress()
+    progress.leave_out("state")
+    assert (progress.step, progress.items, progress.loss_sum, progress.carried) == (1, 0, 0.0, "state")
 
 
-def test_a_damaged_state_is_named(tmp_path):
-    path = tmp_path / "run" / "state" / "run.pt"
-    model, optimizer, _ = start()
-    with pytest.raises(ValueError, match="holds no state"):
-        load_progress(path, model, optimizer)
-    save_progress(path, Progress(), model, optimizer)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="is damaged or belongs to another model"):
-        load_progress(path, model, optimizer)
+def test_everything_comes_back():
+    progress = Progress(3, 7, "carried", 1.5, 9, (0.5,), 2, 1, 0, [{"epoch": 1}])
+    state, other = progress.state_dict(), Progress()
+    progress.history.append({"epoch": 2})  # what is saved is a copy
+    other.load_state_dict({**state, "best_rank": [0.5]})
+    assert vars(other) == {**vars(progress), "history": [{"epoch": 1}]}
+
+
+def test_where_patience_ended_it_stays_ended():
+    assert Progress(stopped_epoch=4).tired(0)

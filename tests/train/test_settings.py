@@ -47,7 +47,7 @@ BAD = {
     "strange": (lambda: Settings.of("digits", zzz=3), "There are limit, image_size, unit, epochs"),
     "zero": (lambda: Settings.of("digits", epochs=0), "settings: learning.epochs: expected 1 or more, got 0."),
     "kind": (lambda: Settings.of("digits", learning_rate="fast"), "settings: optimisation.learning_rate: expected a number, got 'fast'."),
-    "choice": (lambda: Settings.of("digits", optimizer="adm"), "optimizer: expected 'adamw', 'adam' or 'sgd', got 'adm'"),
+    "choice": (lambda: Settings.of("digits", optimizer="adm"), "'rmsprop', 'adam', 'adamw' or 'muon', got 'adm'."),
     "nan": (
         lambda: Settings.of("digits", learning_rate=float("nan")),
         "settings: optimisation.learning_rate: expected 100.0 or less, got nan.",

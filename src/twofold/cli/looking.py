@@ -26,34 +26,63 @@ def models(*, json: Flag = False) -> None:
     print_table(("name", "task", "weights", "what it is"), rows)
 
 
-def data(action: str = "", path: str = "", *, image_size: MaybeWhole = None, limit: MaybeWhole = None, json: Flag = False) -> None:
-    """List the sources that come with Twofold, or check what lies at a path.
+def data(
+    action: str = "",
+    path: str = "",
+    *,
+    image_size: MaybeWhole = None,
+    limit: MaybeWhole = None,
+    origin: Annotated[Path | None, Parameter(name="--from")] = None,
+    augment: str = "standard",
+    out: str = "",
+    seed: Whole = 0,
+    json: Flag = False,
+) -> None:
+    """List the sources that have a name, check what lies at a path, download a published set, or preview augmentation.
 
     Parameters
     ----------
     action
-        Nothing, or the word check.
+        Nothing, or one of the words check, get and preview.
     path
-        With check: a name, a folder or a file.
+        With check: a name, a folder or a file. With get: the name of a published set.
     image_size
         With check: resize pictures to this side.
     limit
         With check: characters of text to use.
+    origin
+        With get: a folder with the published files, or the file, to be taken instead of a download.
+    augment
+        With preview: what may happen to pictures, "flip rotate=15 crop=4" or a preset: light, standard, digits, strong.
+    out
+        With preview: the PNG file.
+    seed
+        With preview: decides what is drawn.
     json
         Print JSON.
     """
+    from twofold.cli.getting import get, list_sources
     from twofold.data.options import DataOptions
-    from twofold.data.sources import check, source_lines
+    from twofold.data.sources import check
 
+    if action == "get" and path:
+        if image_size is not None or limit is not None:
+            raise ValueError("data get: --image-size and --limit belong to `check` and to training.")
+        get(path, origin, json)
+        return
+    if action == "preview" and path:
+        from twofold.cli.preview import preview
+
+        preview(path, augment, out, seed, image_size, json)
+        return
+    if origin is not None:
+        raise ValueError("data: --from belongs to `get NAME`. For example: twofold data get mnist --from Downloads/")
     if not action:
-        if json:
-            print_json([line._asdict() for line in source_lines()])
-            return
-        print_table(("source", "task", "what it is", "licence"), source_lines())
-        print("\nYour own: a folder of class folders with pictures, or a text file. twofold data check PATH says what lies there.")
+        list_sources(json)
         return
     if action != "check" or not path:
-        raise ValueError(f"data: expected nothing or `check PATH`, got {action!r}. For example: twofold data check photos/")
+        wanted = "nothing, `check PATH`, `get NAME` or `preview PATH`"
+        raise ValueError(f"data: expected {wanted}, got {f'{action} {path}'.strip()!r}. For example: twofold data check photos/")
     found = check(path, DataOptions(limit=limit, image_size=image_size))
     if json:
         print_json(found.as_dict())

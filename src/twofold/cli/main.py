@@ -13,11 +13,15 @@ from twofold import __version__
 
 COMMANDS = {
     "train": ("twofold.cli.training:train", "Train a model on a named source, a folder of pictures, or a text."),
+    "runs": ("twofold.cli.runs:runs", "List and compare the runs beneath a folder."),
     "evaluate": ("twofold.cli.using:evaluate", "Score a trained model on its test split, or on another source."),
     "predict": ("twofold.cli.using:predict", "Name the class of pictures."),
     "sample": ("twofold.cli.using:sample", "Let a language model write."),
     "models": ("twofold.cli.looking:models", "List the architectures."),
-    "data": ("twofold.cli.looking:data", "List the sources; `data check PATH` says what lies there."),
+    "data": (
+        "twofold.cli.looking:data",
+        "List the sources; `data check PATH` says what lies there; `data get NAME` downloads a published set.",
+    ),
     "summary": ("twofold.cli.looking:summary", "Show the layers, shapes and weights of a model."),
     "explain": ("twofold.cli.explain:explain", "Work out the arithmetic of a layer, number by number."),
     "see": ("twofold.cli.see:see", "Draw what layers do, as PNG pictures."),
@@ -60,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         return _say(str(error), 2, debug)
     except KeyboardInterrupt as error:
-        return _say(str(error) or "interrupted", 130, debug)
+        return _say(str(error) or "interrupted", getattr(error, "exit_code", 130), debug)
     except BrokenPipeError:
         return _leave_quietly()
     except OSError as error:

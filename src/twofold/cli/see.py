@@ -1,12 +1,19 @@
 """twofold see ...: pictures of what layers do."""
 
+import math
+import re
 from pathlib import Path
 
 from cyclopts import App
 
-from twofold.cli.options import Flag
-from twofold.cli.output import print_json, print_line
+from twofold.cli.looking import Changes
+from twofold.cli.options import Flag, Whole
+from twofold.cli.output import print_json, print_line, print_table
+from twofold.data.amount import amount
 
+BATCH = 32
+VALUES = 1 << 22  # of the input: larger pictures come in smaller batches
+_SCHEME = re.compile(r"[^,(]+(?:\([^()]*\))?[^,]*")  # a comma within brackets parts no names
 see = App(name="see", help="Draw what layers do, as PNG pictures.", help_format="plaintext")
 
 
@@ -27,7 +34,6 @@ def kernels(image: Path, *, out: Path | None = None, only: str = "", json: Flag 
     """
     import numpy as np
 
-    from twofold.data.amount import amount
     from twofold.data.pictures import read_image
     from twofold.see.kernels import entries
     from twofold.see.kernels import kernels as draw
@@ -44,11 +50,75 @@ def kernels(image: Path, *, out: Path | None = None, only: str = "", json: Flag 
     print_line(f"{amount(len(shown), 'kernel', 'kernels')} on {image.name}: {target}")
 
 
-def _target(image: Path, out: Path | None, what: str) -> Path:
-    """Where to write. Raises ValueError for a name that is no PNG file's, and for the picture itself."""
-    target = out or Path(f"{image.stem}-{what}.png")
+@see.command
+def init(
+    model: str,
+    *,
+    scheme: str = "",
+    input: str = "",
+    config: Changes | None = None,
+    seed: Whole = 0,
+    out: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Draw how large signals and gradients are at every layer of an untrained model, for each scheme of first weights.
+
+    Parameters
+    ----------
+    model
+        The name of an architecture, or a run folder, whose weights are then those that "built" shows.
+    scheme
+        Names with commas between: built,he,uniform(-0.2,0.2). Default: those that fit the model; "built" are the weights it comes with.
+    input
+        The input: CxHxW for pictures (3x64x64), the number of steps for text. Default: what the model is made for.
+    config
+        Changes to the architecture: units=256 layers=2.
+    seed
+        Decides the weights and the input.
+    out
+        The PNG file to write. Default: the model's name with -init.png, in the current folder.
+    json
+        Print JSON.
+    """
+    import torch
+
+    from twofold.cli.looking import _opened
+    from twofold.see.initial import initial, schemes_of, sizes
+    from twofold.see.style import save_png
+
+    target = _png(out or Path(f"{Path(model).name}-init.png"), "init")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        opened = _opened("see init", model, input, config)
+        if opened.task == "classify":
+            batch = max(2, min(BATCH, VALUES // math.prod(opened.size)))
+            x = torch.randn(batch, *opened.size)
+        else:
+            x = torch.randint(0, opened.values["vocabulary"], (*opened.size, BATCH))
+    names = _SCHEME.findall(scheme) if scheme else schemes_of(opened.built)
+    found = {name: sizes(opened.built, x, name, seed) for name in dict.fromkeys(name.strip() for name in names)}
+    save_png(initial(found, f"First weights of {Path(model).name}"), target)
+    if json:
+        layers = {name: [size._asdict() for size in rows] for name, rows in found.items()}
+        print_json({"model": model, "input": list(x.shape), "seed": seed, "schemes": layers, "out": str(target)})
+        return
+    for field in ("signal", "gradient"):
+        rows = [(first.layer, first.kind, *(f"{getattr(rows[place], field):.3g}" for rows in found.values()))
+                for place, first in enumerate(next(iter(found.values())))]  # fmt: skip
+        print_table(("layer", "kind", *found), rows, f"{field}, input {'x'.join(map(str, x.shape))}")
+    print_line(f"{amount(len(found), 'scheme', 'schemes')} on {model}: {target}")
+
+
+def _png(target: Path, what: str) -> Path:
+    """The file to write. Raises ValueError for a name that is no PNG file's."""
     if target.suffix.lower() != ".png":
         raise ValueError(f"see {what}: expected --out as the name of a PNG file, for example {target.stem or what}.png, got {target}.")
+    return target
+
+
+def _target(image: Path, out: Path | None, what: str) -> Path:
+    """Where to write. Raises ValueError for a name that is no PNG file's, and for the picture itself."""
+    target = _png(out or Path(f"{image.stem}-{what}.png"), what)
     if target.exists() and target.samefile(image):
         raise ValueError(f"see {what}: --out {target} is the picture itself. Choose another name.")
     return target

@@ -1,13 +1,27 @@
 """twofold train."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from twofold.cli.options import Flag, MaybeWhole
+from twofold.cli.options import Flag, MaybeWhole, Whole
 from twofold.cli.output import print_json, print_line
-from twofold.train.settings import Learning, Optimisation
+from twofold.train.augmenting import Augmentation
+from twofold.train.bptt import Streams
+from twofold.train.checkpoints import Keeping
+from twofold.train.faults import Safety
+from twofold.train.initialising import Initialisation
+from twofold.train.machine import Machine
+from twofold.train.optimizers import Optimisation
+from twofold.train.part import Part
+from twofold.train.penalties import Regularisation
+from twofold.train.schedules import Scheduling
+from twofold.train.settings import Learning
+from twofold.train.trackers import Watching
+
+Flat = Parameter(name="*")
 
 
 def train(
@@ -18,11 +32,24 @@ def train(
     limit: MaybeWhole = None,
     image_size: MaybeWhole = None,
     unit: str | None = None,
-    learning: Annotated[Learning | None, Parameter(name="*")] = None,
-    optimisation: Annotated[Optimisation | None, Parameter(name="*")] = None,
+    learning: Annotated[Learning | None, Flat] = None,
+    streams: Annotated[Streams | None, Flat] = None,
+    optimisation: Annotated[Optimisation | None, Flat] = None,
+    scheduling: Annotated[Scheduling | None, Flat] = None,
+    regularisation: Annotated[Regularisation | None, Flat] = None,
+    augmentation: Annotated[Augmentation | None, Flat] = None,
+    initialisation: Annotated[Initialisation | None, Flat] = None,
+    safety: Annotated[Safety | None, Flat] = None,
+    keeping: Annotated[Keeping | None, Flat] = None,
+    machine: Annotated[Machine | None, Flat] = None,
+    watching: Annotated[Watching | None, Flat] = None,
     out: Path | None = None,
     overwrite: Flag = False,
     resume: Path | None = None,
+    force: Flag = False,
+    find_rate: Flag = False,
+    sweep: str = "",
+    trials: Whole = 20,
     json: Flag = False,
 ) -> None:
     """Train a model. What you do not set follows the recipe of the source.
@@ -47,25 +74,57 @@ def train(
         Replace the run that the folder holds.
     resume
         Go on with the interrupted run in this folder.
+    force
+        With resume: go on even where the data or the model have changed.
+    find_rate
+        Do not train: find a learning rate, and draw how the loss depends on it.
+    sweep
+        Train many times in search of good settings: "lr=1e-4..1e-1:log,dropout=0..0.5,units=64|128".
+    trials
+        With sweep: how often.
     json
         Print the final scores as JSON.
     """
     from twofold import fitting
+    from twofold.train.launching import launch, launched
+    from twofold.train.settings import PARTS
 
-    if resume is not None:
-        others = (config, limit, image_size, unit, learning, optimisation, out)
-        if source or model or overwrite or any(value is not None for value in others):
-            raise ValueError("train --resume goes on with the settings of the run: give no source and no other settings.")
-        run = fitting.resume(resume)
-    else:
-        if not source:
-            raise ValueError("train: name a source, for example: twofold train digits (twofold data lists them).")
-        given = {"limit": limit, "image_size": image_size, "unit": unit}
-        flat: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        for part in (learning, optimisation):
-            flat |= {name: getattr(part, name) for name in part.model_fields_set} if part is not None else {}
-        flat |= ({"model": model} if model else {}) | ({"config": read_changes(config)} if config else {})
-        run = fitting.fit(source, out=out, overwrite=overwrite, **flat)
+    given = {"limit": limit, "image_size": image_size, "unit": unit}
+    flat: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    parts: dict[str, Part | None] = {"learning": learning, "streams": streams, "optimisation": optimisation, "scheduling": scheduling}
+    parts |= {"regularisation": regularisation, "augmentation": augmentation, "initialisation": initialisation, "safety": safety}
+    parts |= {"keeping": keeping, "machine": machine, "watching": watching}
+    assert parts.keys() == PARTS.keys()
+    for part in parts.values():
+        flat |= {name: getattr(part, name) for name in type(part).model_fields if name in part.model_fields_set} if part is not None else {}
+    flat |= {"config": read_changes(config)} if config else {}
+    if resume is not None and (source or model or overwrite or out or flat or find_rate or sweep):
+        raise ValueError("train --resume goes on with the settings of the run: give no source and no other settings.")
+    if resume is None and force:
+        raise ValueError("train: --force belongs to --resume. To replace a run, add --overwrite.")
+    if resume is None and not source:
+        raise ValueError("train: name a source, for example: twofold train digits (twofold data lists them).")
+    if find_rate and sweep:
+        raise ValueError("train: --find-rate and --sweep each do something else. Take one.")
+    if find_rate:
+        _find_rate(source, model, flat, out, json)
+        return
+    if sweep:
+        _sweep(source, sweep, flat | ({"model": model} if model else {}), out, trials, json)
+        return
+    processes = processes_of(resume, flat)
+    if processes > 1 and not launched():
+        code = launch([sys.executable, "-m", "twofold", *sys.argv[1:]], processes)
+        if code:
+            raise SystemExit(code)
+        return
+    run = (
+        fitting.resume(resume, force=force)
+        if resume is not None
+        else fitting.fit(source, model=model, out=out, overwrite=overwrite, **flat)
+    )
+    if not first():
+        return
     if json:
         print_json({"run": str(run.path), "report": str(run.report), **run.metrics})
         return
@@ -74,6 +133,53 @@ def train(
             print_line(" ".join([f"{split + ':':<12}", *run.task.explain(run.metrics[split])]))
     print_line(f"{'run:':<12} {run.path}")
     print_line(f"{'report:':<12} {run.report}")
+
+
+def _find_rate(source: str, model: str, flat: dict[str, Any], out: Path | None, json: bool) -> None:
+    """The range test of the learning rate, its suggestion and its picture."""
+    from twofold import fitting
+    from twofold.see.rates import rates
+    from twofold.see.style import save_png
+
+    target = out or Path(f"{Path(source).resolve().stem}-rates.png")
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"train --find-rate: expected --out as the name of a PNG file, for example rates.png, got {target}.")
+    curve = fitting.find_rate(source, model=model, **flat)
+    save_png(rates(*curve[:3], curve.suggested, curve.steepest, curve.tenth), target)
+    if json:
+        print_json({**curve._asdict(), "plot": str(target)})
+        return
+    print_line(curve.told())
+    print_line(f"{'plot:':<12} {target}")
+
+
+def _sweep(source: str, text: str, flat: dict[str, Any], out: Path | None, trials: int, json: bool) -> None:
+    """Many runs in search of good settings."""
+    from twofold import fitting
+    from twofold.cli.sweeping import sweep_and_print
+    from twofold.preparing import lasting
+
+    def one(settings: dict[str, Any], folder: Path, after_epoch: Any) -> None:
+        fitting.fit(lasted, out=folder, quiet=True, after_epoch=after_epoch, **settings)
+
+    lasted = lasting(source)
+    sweep_and_print(lasted, text, flat, one, out or Path("runs") / f"{Path(source).resolve().stem}-sweep", trials, json)
+
+
+def processes_of(resume: Path | None, flat: dict[str, Any]) -> int:
+    """How many processes are asked for: by the command line, or by the run that goes on."""
+    if resume is None:
+        return int(flat.get("processes", 1))
+    from twofold.train.folder import RunFolder
+
+    return RunFolder(resume).read_settings().machine.processes
+
+
+def first() -> bool:
+    """Whether this is the process that talks to the user."""
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
 
 
 def read_changes(changes: list[str]) -> dict[str, bool | int | float | str]:

@@ -7,8 +7,11 @@ vocabulary           of the training passage alone, or the one given: that of a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from twofold.data.amount import amount
 from twofold.data.folder import printable, printed
@@ -20,10 +23,11 @@ SEPARATOR = "\n\n\n"
 
 
 class Passage(NamedTuple):
-    """Text, and the files that it is from."""
+    """Text, the files that it is from, and where each of them begins in it."""
 
     text: str
     names: tuple[str, ...]
+    starts: tuple[int, ...] = (0,)
 
 
 class Passages(NamedTuple):
@@ -64,7 +68,9 @@ def gather(root: Path, names: Sequence[str], skipped: list[Skipped], limit: int 
 def join(passages: Iterable[Passage]) -> Passage:
     """One passage of several; those without text leave no trace."""
     full = [passage for passage in passages if passage.text]
-    return Passage(SEPARATOR.join(p.text for p in full), tuple(name for p in full for name in p.names))
+    ends = accumulate((len(passage.text) + len(SEPARATOR) for passage in full), initial=0)
+    starts = tuple(end + start for end, passage in zip(ends, full, strict=False) for start in passage.starts)
+    return Passage(SEPARATOR.join(p.text for p in full), tuple(name for p in full for name in p.names), starts)
 
 
 def assemble(
@@ -87,5 +93,13 @@ def assemble(
 
 
 def encoded(passage: Passage, vocabulary: Vocabulary) -> Text:
-    """The passage in the codes of the vocabulary."""
-    return Text(vocabulary.encode(passage.text), len(passage.text), passage.names)
+    """The passage in the codes of the vocabulary.
+
+    Where the files begin is known of characters, and of words unless one of them reaches over a border.
+    """
+    codes_T = vocabulary.encode(passage.text)
+    starts = passage.starts
+    if vocabulary.unit != "character" and len(starts) > 1:
+        pieces = [len(vocabulary.encode(passage.text[start:stop])) for start, stop in pairwise((*starts, len(passage.text)))]
+        starts = tuple(accumulate(pieces[:-1], initial=0)) if sum(pieces) == len(codes_T) else (0,)
+    return Text(codes_T, len(passage.text), passage.names, torch.tensor(starts))

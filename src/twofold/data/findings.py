@@ -7,11 +7,10 @@ imbalance    pictures of the largest class / pictures of the smallest, in traini
 from __future__ import annotations
 
 from collections import Counter
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from twofold.data.amount import amount
-from twofold.data.values import Images, ImageSource, Skipped, Source, Text, TextSource
+from twofold.data.values import ImageSource, Labelled, Skipped, Source, Text, TextSource
 
 IMBALANCE = 10
 _LISTED = 20  # classes or skipped files named in `lines`
@@ -113,7 +112,7 @@ def _of_text(source: TextSource, kind: str) -> Findings:
     )
 
 
-def _splits(source: ImageSource) -> dict[str, Images]:
+def _splits(source: ImageSource) -> dict[str, Labelled]:
     splits = {"train": source.train, "validation": source.validation}
     return splits if source.test is None else {**splits, "test": source.test}
 
@@ -128,15 +127,15 @@ def _imbalance(counts: dict[str, int]) -> list[str]:
     ]
 
 
-def _repeated(splits: dict[str, Images]) -> list[str]:
+def _repeated(splits: dict[str, Labelled]) -> list[str]:
     """Sentences on equal pictures: inside a split, between training and another, under two classes."""
     first: dict[bytes, tuple[str, str, int]] = {}
     inside: list[str] = []
     leaked: dict[tuple[str, str], list[str]] = {}
     torn: list[str] = []
     for split, images in splits.items():
-        for x_CHW, label, name in zip(images.x_BCHW.numpy(), images.y_B.tolist(), images.names, strict=True):
-            earlier, other, known = first.setdefault(blake2b(x_CHW.tobytes(), digest_size=16).digest(), (split, name, label))
+        for mark, label, name in zip(images.digests(), images.y_B.tolist(), images.names, strict=True):
+            earlier, other, known = first.setdefault(mark, (split, name, label))
             if (earlier, other) == (split, name):
                 continue
             pair = f"{name} = {other}"

@@ -1,6 +1,6 @@
 """A fingerprint of data: the same bytes give the same one, other bytes almost surely another.
 
-    crc32 of the codes of a text, or of the pixels and then the classes of pictures        8 hexadecimal digits
+    crc32 of the codes of a text, or of the digests of pictures and then their classes        8 hexadecimal digits
 
 It tells data that changed, not data that somebody forged.
 """
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from twofold.data.values import Images, Source, Text
+from torch import Tensor
+
+from twofold.data.values import Labelled, Source, Text
 
 
 def fingerprint(source: Source) -> dict[str, str]:
@@ -17,9 +19,11 @@ def fingerprint(source: Source) -> dict[str, str]:
     return {"training": _of(source.train), "validation": _of(source.validation)}
 
 
-def _of(part: Images | Text) -> str:
-    tensors = (part.codes_T,) if isinstance(part, Text) else (part.x_BCHW, part.y_B)
-    value = 0
-    for tensor in tensors:
-        value = crc32(tensor.contiguous().numpy().data, value)
-    return f"{value:08x}"
+def _of(part: Labelled | Text) -> str:
+    if isinstance(part, Text):
+        return _said(part.codes_T, 0)
+    return _said(part.y_B, crc32(b"".join(part.digests())))
+
+
+def _said(codes: Tensor, begun: int) -> str:
+    return f"{crc32(codes.contiguous().numpy().data, begun):08x}"

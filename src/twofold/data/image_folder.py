@@ -1,6 +1,7 @@
 """An image folder: pictures of the user's own, one folder per class.
 
     files -> headers (size, mode) -> one mode and one size for all -> decoded, resized, uint8 -> splits
+                                                                        in memory, or in their files (holding.py)
 
 mode     "L" where every picture is grey, else "RGB"
 size     image_size, else the size that all pictures have if it is at most SMALL, else SMALL x SMALL
@@ -9,46 +10,32 @@ splits   those that the folder has; what is missing is split off the training pi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import torch
 
 from twofold.data.amount import amount
 from twofold.data.folder import printable, printed
+from twofold.data.holding import Holding, fits
 from twofold.data.layout import Found, Layout, find_labelled, find_layout
 from twofold.data.options import DataOptions
-from twofold.data.pictures import Header, PictureError, read_header, read_quietly, silence
-from twofold.data.preparation import CHANNELS, Preparation, fit
+from twofold.data.pictures import Header, PictureError, read_header
+from twofold.data.preparation import Preparation
 from twofold.data.split import take
-from twofold.data.values import Images, ImageSource, Skipped, Whole
+from twofold.data.streamed import Form
+from twofold.data.values import ImageSource, Skipped, Whole
 
 SMALL = 64  # pixels
 SHARE = 0.15  # of a class, for validation and again for test
-MEMORY = 4 << 30  # bytes that all pictures may take
-
-
-class Form(NamedTuple):
-    """What all pictures are made into."""
-
-    mode: str
-    height: int
-    width: int
 
 
 def image_folder(path: str | Path, options: DataOptions | None = None) -> ImageSource:
-    """A folder of class folders as a source; all pictures in memory, prepared.
+    """A folder of class folders as a source, prepared; held in memory, or read from its files when needed.
 
     Pictures that cannot be read are skipped with the reason. Raises ValueError: no layout, fewer than 2 classes, a class with
-    too few pictures to split or none that can be read, classes that training lacks, more than MEMORY bytes.
+    too few pictures to split or none that can be read, classes that training lacks, hold="memory" for more than there is.
     """
     options = options or DataOptions()
-    options.only("pictures", "image_size")
+    options.only("pictures", "image_size", "hold")
     root = Path(path)
     layout = find_layout(root)
     skipped, notes = list(layout.skipped), list(layout.notes)
@@ -57,19 +44,18 @@ def image_folder(path: str | Path, options: DataOptions | None = None) -> ImageS
 
     headers = _headers(root, files, skipped)
     form = _form(list(headers.values()), options.image_size, notes) if headers else Form("L", 1, 1)
-    _refuse_large(path, len(headers), form)
-    arrays = _decode(root, list(headers), form, skipped)
-    readable = {split: [f for f in part if f.name in arrays] if part is not None else None for split, part in given.items()}
-    train, validation, test = _split(path, layout, readable, skipped, notes)
-
-    images = [_images(part, arrays) for part in (train, validation, test)]
+    pictures = Holding(root, list(headers), form, fits(path, len(headers), form, options.hold, notes), skipped)
+    readable = {split: [f for f in part if f.name in pictures] if part is not None else None for split, part in given.items()}
+    parts = _split(path, layout, readable, skipped, notes)
+    preparation = pictures.preparation(parts[0])
+    train, validation, test = map(pictures.part, parts)
     return ImageSource(
         name=printable(root.resolve().name),
         classes=layout.classes,
-        preparation=Preparation.of(images[0].x_BCHW),
-        train=images[0],
-        validation=images[1],
-        test=images[2] if test else None,
+        preparation=preparation,
+        train=train,
+        validation=validation,
+        test=test if parts[2] else None,
         skipped=printed(skipped),
         notes=tuple(notes),
         sizes=tuple((header.height, header.width) for header in headers.values()),
@@ -80,7 +66,7 @@ def image_folder(path: str | Path, options: DataOptions | None = None) -> ImageS
 def whole_folder(path: str | Path, classes: Sequence[str], kind: Preparation) -> Whole:
     """All pictures of a folder of class folders, in the form and with the class numbers of a model. Any number of each will do.
 
-    Raises ValueError: no class folders, a class that is none of `classes`, no picture that can be read, more than MEMORY bytes.
+    Raises ValueError: no class folders, a class that is none of `classes`, no picture that can be read.
     """
     root = Path(path)
     files, skipped = find_labelled(root, classes)
@@ -93,12 +79,11 @@ def whole_folder(path: str | Path, classes: Sequence[str], kind: Preparation) ->
             f"{other} of {amount(len(headers), 'picture', 'pictures')} {'is' if other == 1 else 'are'} {which}, as the model needs"
         )
     _say_resized({(header.height, header.width) for header in headers.values()}, form, "as the model needs", notes)
-    _refuse_large(path, len(headers), form)
-    arrays = _decode(root, list(headers), form, skipped)
-    readable = [found for found in files if found.name in arrays]
+    pictures = Holding(root, list(headers), form, fits(path, len(headers), form, "auto", notes), skipped)
+    readable = [found for found in files if found.name in pictures]
     if not readable:
         raise ValueError(f"{path}: no picture can be read. {_first(skipped[-1:])}")
-    return Whole(printable(root.resolve().name), _images(readable, arrays), printed(skipped), tuple(notes))
+    return Whole(printable(root.resolve().name), pictures.part(readable), printed(skipped), tuple(notes))
 
 
 def _headers(root: Path, files: Iterable[Found], skipped: list[Skipped]) -> dict[str, Header]:
@@ -137,36 +122,6 @@ def _say_resized(sizes: set[tuple[int, int]], form: Form, reason: str, notes: li
     notes.append(f"pictures are resized to {form.height} x {form.width} ({reason}){stretched}")
 
 
-def _refuse_large(path: str | Path, count: int, form: Form) -> None:
-    each = CHANNELS[form.mode] * form.height * form.width
-    if count * each > MEMORY:
-        side = int((MEMORY / count / CHANNELS[form.mode]) ** 0.5)
-        raise ValueError(
-            f"{path}: {count:,} pictures of {form.height} x {form.width} {form.mode} take {count * each / 2**30:.1f} GiB, "
-            f"the limit is {MEMORY / 2**30:g} GiB. Make them smaller: --image-size {side} or less"
-        )
-
-
-def _decode(root: Path, names: Sequence[str], form: Form, skipped: list[Skipped]) -> dict[str, np.ndarray]:
-    """uint8 CHW by name. Threads help: Pillow decodes and resizes outside Python's lock."""
-    arrays = {}
-    with silence(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for name, outcome in zip(names, pool.map(_prepare, repeat(root), names, repeat(form)), strict=True):
-            if isinstance(outcome, PictureError):
-                skipped.append(Skipped(name, outcome.reason))
-            else:
-                arrays[name] = outcome
-    return arrays
-
-
-def _prepare(root: Path, name: str, form: Form) -> np.ndarray | PictureError:
-    try:
-        image = read_quietly(root / name, shrink_to=max(form.height, form.width))
-    except PictureError as error:
-        return error
-    return fit(image, form.mode, form.height, form.width)
-
-
 def _split(
     path: str | Path,
     layout: Layout,
@@ -199,12 +154,3 @@ def _split(
 
 def _first(skipped: Sequence[Skipped]) -> str:
     return f"{printable(skipped[0].path)}: {skipped[0].reason}" if skipped else "The folder holds none"
-
-
-def _images(part: Sequence[Found], arrays: dict[str, np.ndarray]) -> Images:
-    """One split, taken out of `arrays`, so that pictures are not held twice."""
-    x_BCHW = np.empty((len(part), *next(iter(arrays.values())).shape) if arrays else (0, 1, 1, 1), dtype=np.uint8)
-    for row, found in enumerate(part):
-        x_BCHW[row] = arrays.pop(found.name)
-    y_B = torch.tensor([found.label for found in part], dtype=torch.int64)
-    return Images(torch.from_numpy(x_BCHW), y_B, tuple(printable(found.name) for found in part))

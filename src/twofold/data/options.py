@@ -8,6 +8,7 @@ from twofold.data.preparation import LARGEST_SIDE
 from twofold.data.vocabulary import UNITS
 
 SMALLEST_LIMIT = 1000  # characters
+HOLD = ("auto", "memory", "files")
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class DataOptions:
 
     limit: characters of text to train on. image_size: side in pixels to which pictures are resized.
     unit: what a code of text stands for, "character" or "word".
+    hold: where pictures are while they are used: in "memory", in their "files", or "auto": in memory if a quarter of what is free will do.
     """
 
     limit: int | None = None
     image_size: int | None = None
     unit: str = "character"
+    hold: str = "auto"
 
     def __post_init__(self) -> None:
         if self.limit is not None and (type(self.limit) is not int or self.limit < SMALLEST_LIMIT):
@@ -32,6 +35,8 @@ class DataOptions:
             raise ValueError(f"image_size: expected a whole number of pixels from 1 to {LARGEST_SIDE}, got {self.image_size!r}")
         if self.unit not in UNITS:
             raise ValueError(f"unit: expected one of {', '.join(UNITS)}, got {self.unit!r}")
+        if self.hold not in HOLD:
+            raise ValueError(f"hold: expected one of {', '.join(HOLD)}, got {self.hold!r}")
 
     def only(self, source: str, *names: str) -> None:
         """Raise ValueError where an option other than `names` was set: `source` has no use for it."""

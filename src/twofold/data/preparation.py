@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from twofold.data.moments import Moments, moments, sums
 from twofold.data.pictures import read_image
 
 CHANNELS = {"L": 1, "RGB": 3}
 LARGEST_SIDE = 4096  # pixels
-_CHUNK = 1 << 24  # values counted at a time: numpy widens them to 8 bytes
 
 
 class Preparation(NamedTuple):
@@ -36,14 +36,15 @@ class Preparation(NamedTuple):
 
     @classmethod
     def of(cls, x_BCHW: Tensor) -> Preparation:
-        """The preparation that uint8 training pictures call for: their mode and size, their mean and standard deviation.
+        """The preparation that uint8 training pictures call for: their mode and size, their mean and standard deviation, exact."""
+        B, _, H, W = x_BCHW.shape
+        return cls.by(moments(B * H * W, sums(x_BCHW.numpy())), H, W)
 
-        Exact: both come from the counts of the 256 values. A constant channel gets std 1.
-        """
-        _, C, H, W = x_BCHW.shape
-        mode = {channels: mode for mode, channels in CHANNELS.items()}[C]
-        mean, std = zip(*(_moments(x_BCHW[:, c]) for c in range(C)), strict=True)
-        return cls(mode, H, W, mean, std)
+    @classmethod
+    def by(cls, known: Moments, height: int, width: int) -> Preparation:
+        """The same from the moments of the training pictures. A constant channel gets std 1."""
+        mode = {channels: mode for mode, channels in CHANNELS.items()}[len(known.sums)]
+        return cls(mode, height, width, known.mean(), known.std())
 
     def picture(self, path: str | Path) -> Tensor:
         """The picture file as a uint8 CHW tensor. Raises PictureError."""
@@ -103,20 +104,6 @@ def _in_bytes(mean: tuple[float, ...], std: tuple[float, ...], device: torch.dev
     both = torch.tensor([mean, std], dtype=torch.float64) * 255
     mean_C11, std_C11 = both.to(device, torch.float32)[..., None, None]
     return mean_C11, std_C11
-
-
-def _moments(x_BHW: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of uint8 values, in 0..1."""
-    counts = np.zeros(256, dtype=np.int64)
-    step = max(1, _CHUNK // max(1, x_BHW[0].numel()))
-    for part in x_BHW.split(step):
-        counts += np.bincount(part.reshape(-1).numpy(), minlength=256)
-    share = counts / counts.sum()
-    values = np.arange(256) / 255
-    mean = float(share @ values)
-    deviation = math.sqrt(float(share @ (values - mean) ** 2))
-    constant = np.count_nonzero(counts) == 1
-    return mean, 1.0 if constant else deviation
 
 
 def _numbers(what: str, values: object, count: int) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Sources: the door to the data. A name in SOURCES, or a path; the task is found from what lies there.
+"""Sources: the door to the data. A name in SOURCES or PUBLISHED, or a path; the task is found from what lies there.
 
 class folders with pictures -> classify        text -> language
 """
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from twofold.data import digits as handwriting
 from twofold.data import python_source as library
+from twofold.data.cache import present
 from twofold.data.findings import Findings, inspect
 from twofold.data.folder import leads_nowhere, nearest, walk
 from twofold.data.image_folder import image_folder
@@ -20,11 +21,14 @@ from twofold.data.layout import pictures_among
 from twofold.data.options import DataOptions
 from twofold.data.pictures import is_picture
 from twofold.data.preparation import Preparation
+from twofold.data.published import PUBLISHED
+from twofold.data.standard import open_standard
 from twofold.data.text_file import text_file, text_folder
 from twofold.data.values import Images, ImageSource, Skipped, Source, Text, TextSource
 from twofold.data.vocabulary import Vocabulary
 
 __all__ = [
+    "PUBLISHED",
     "SOURCES",
     "DataOptions",
     "Findings",
@@ -40,6 +44,7 @@ __all__ = [
     "check",
     "describe",
     "open_source",
+    "published_lines",
     "require",
     "source_lines",
     "task_of",
@@ -50,16 +55,19 @@ NOT_PROSE = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet", ".npy", ".
 
 
 # What a user may point at.
-BUILT_IN, CLASS_FOLDERS, TEXTS, TEXT = "built in", "folder of class folders", "folder of text files", "text file"
+BUILT_IN, DOWNLOADED = "built in", "downloaded set"
+CLASS_FOLDERS, TEXTS, TEXT = "folder of class folders", "folder of text files", "text file"
 
 
 class SourceLine(NamedTuple):
-    """A source that comes with Twofold, for people."""
+    """A source with a name, for people. bytes: to download, 0 for what comes with Twofold. present: whether it is on this machine."""
 
     name: str
     task: str
     sentence: str
     licence: str
+    bytes: int = 0
+    present: bool = True
 
 
 def _digits(options: DataOptions, vocabulary: Vocabulary | None) -> ImageSource:
@@ -83,11 +91,16 @@ def source_lines() -> tuple[SourceLine, ...]:
     )
 
 
+def published_lines() -> tuple[SourceLine, ...]:
+    """One line for each of PUBLISHED: the sets that `twofold data get` downloads."""
+    return tuple(SourceLine(each.name, each.task, each.sentence, each.licence, each.size, present(each)) for each in PUBLISHED.values())
+
+
 def open_source(source: str | Path, options: DataOptions | None = None, vocabulary: Vocabulary | None = None) -> Source:
     """The source that a name or a path stands for; a name comes first (write ./digits for a folder called digits).
 
     vocabulary: that of a model which is to read the text. Default: one is made of the training text.
-    Raises ValueError: nothing there (with the nearest name), nothing to learn from, an option that does not apply.
+    Raises ValueError: nothing there (with the nearest name), not downloaded, nothing to learn from, an option that does not apply.
     """
     return _opened(source, options or DataOptions(), vocabulary)[0]
 
@@ -107,18 +120,20 @@ def task_of(source: str | Path) -> str:
     kind = _kind(source)
     if kind == BUILT_IN:
         return {line.name: line.task for line in source_lines()}[str(source)]
+    if kind == DOWNLOADED:
+        return PUBLISHED[str(source)].task
     return "classify" if kind == CLASS_FOLDERS else "language"
 
 
 def require(source: str | Path) -> Path | None:
     """The path of a source, None for a name. Raises ValueError where nothing lies there, naming what is near."""
-    if isinstance(source, str) and source in SOURCES:
+    if isinstance(source, str) and (source in SOURCES or source in PUBLISHED):
         return None
     path = Path(source).expanduser()
     if leads_nowhere(path):
         raise ValueError(f"{path} is a link that leads nowhere: {os.readlink(path)} is not there. {_expected()}")
     if not path.exists():
-        near = next(iter(get_close_matches(str(source), SOURCES, 1)), None) or nearest(path)
+        near = next(iter(get_close_matches(str(source), _names(), 1)), None) or nearest(path)
         asked = f': did you mean "{near}"?' if near else "."
         raise ValueError(f'no source "{source}"{asked} {_expected()}')
     return path
@@ -129,6 +144,8 @@ def _opened(source: str | Path, options: DataOptions, vocabulary: Vocabulary | N
     kind = _kind(source)
     if kind == BUILT_IN:
         return SOURCES[str(source)](options, vocabulary), kind
+    if kind == DOWNLOADED:
+        return open_standard(str(source), options, vocabulary), kind
     path = Path(source).expanduser()
     if kind == CLASS_FOLDERS:
         return image_folder(path, options), kind
@@ -138,7 +155,7 @@ def _opened(source: str | Path, options: DataOptions, vocabulary: Vocabulary | N
 def _kind(source: str | Path) -> str:
     path = require(source)
     if path is None:
-        return BUILT_IN
+        return BUILT_IN if source in SOURCES else DOWNLOADED
     if path.is_dir():
         return CLASS_FOLDERS if _holds_pictures(path) else TEXTS
     if path.suffix.lower() in NOT_PROSE:
@@ -149,7 +166,11 @@ def _kind(source: str | Path) -> str:
 
 
 def _expected() -> str:
-    return f"Expected a folder of class folders, a text file, or one of: {', '.join(SOURCES)}"
+    return f"Expected a folder of class folders, a text file, or one of: {', '.join(_names())}"
+
+
+def _names() -> tuple[str, ...]:
+    return (*SOURCES, *PUBLISHED)
 
 
 def _holds_pictures(folder: Path) -> bool:

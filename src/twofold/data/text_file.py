@@ -88,9 +88,9 @@ def _needed(limit: int | None) -> int | None:
 
 def _by_position(path: str, passages: Sequence[Passage], skipped: Sequence[Skipped] = ()) -> Passages:
     """Every passage in three: each part sees something of each file."""
-    _refuse_short(path, sum(len(text) for text, _ in passages), skipped)
+    _refuse_short(path, sum(len(passage.text) for passage in passages), skipped)
     parts: tuple[list[Passage], list[Passage], list[Passage]] = ([], [], [])
-    for text, names in passages:
+    for text, names, _ in passages:
         watched, kept = by_position(len(text))
         for part, piece in zip(parts, (text[:watched], text[watched:kept], text[kept:]), strict=True):
             part.append(Passage(piece, names))

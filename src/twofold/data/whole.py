@@ -9,16 +9,18 @@ What learning needs, splits, two classes, a thousand characters, judging does no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from twofold.data.image_folder import whole_folder
-from twofold.data.preparation import CHANNELS, Preparation
+from twofold.data.preparation import Preparation
 from twofold.data.sources import open_source, require
+from twofold.data.streamed import Form, PictureFiles
 from twofold.data.text_file import whole_text
-from twofold.data.values import Images, ImageSource, Text, TextSource, Whole
+from twofold.data.values import Images, ImageSource, Labelled, Text, TextSource, Whole
 from twofold.data.vocabulary import Vocabulary
 
 
@@ -42,20 +44,25 @@ def read_pictures_whole(source: str | Path, classes: Sequence[str], kind: Prepar
     opened = open_source(source)
     assert isinstance(opened, ImageSource)
     parts = [part for part in (opened.train, opened.validation, opened.test) if part is not None]
-    x_BCHW, y_B = torch.cat([part.x_BCHW for part in parts]), torch.cat([part.y_B for part in parts])
+    y_B = torch.cat([part.y_B for part in parts])
+    x_BCHW = torch.cat([part.pictures(torch.arange(len(part.y_B))) for part in parts])  # what has a name fits into memory
     images = conform(opened, Images(x_BCHW, y_B, sum((part.names for part in parts), ())), classes, kind)
     return Whole(opened.name, images, opened.skipped, opened.notes)
 
 
-def conform(source: ImageSource, images: Images, classes: Sequence[str], kind: Preparation) -> Images:
+def conform(source: ImageSource, part: Labelled, classes: Sequence[str], kind: Preparation) -> Labelled:
     """Pictures of a source in the form and with the class numbers of a model. Raises ValueError for classes that it does not know."""
     strangers = [name for name in source.classes if name not in classes]
     if strangers:
         known = ", ".join(classes[:10])
         raise ValueError(f"{source.name}: holds classes that the model does not know: {', '.join(strangers[:10])}. It knows {known}")
-    numbers = torch.tensor([classes.index(name) for name in source.classes])
-    x_BCHW = images.x_BCHW
-    if x_BCHW.shape[1:] != (CHANNELS[kind.mode], kind.height, kind.width):
+    y_B = torch.tensor([classes.index(name) for name in source.classes])[part.y_B]
+    form = Form(kind.mode, kind.height, kind.width)
+    if isinstance(part, PictureFiles):
+        return replace(part, y_B=y_B) if part.form == form else replace(part, y_B=y_B, form=form, marks=None)
+    assert isinstance(part, Images)
+    x_BCHW = part.x_BCHW
+    if x_BCHW.shape[1:] != form.shape:
         planes = [x_CHW.squeeze(0) if len(x_CHW) == 1 else x_CHW.permute(1, 2, 0) for x_CHW in x_BCHW]
         x_BCHW = torch.stack([kind.fit(Image.fromarray(plane.numpy())) for plane in planes])
-    return Images(x_BCHW, numbers[images.y_B], images.names)
+    return Images(x_BCHW, y_B, part.names)

@@ -9,6 +9,8 @@ forward, fan_in Var[W] = 1; for gradients on the way back, fan_out Var[W] = 1:
     orthogonal   W W' = gain^2 I, or W' W               Saxe, McClelland and Ganguli, ICLR 2014: all lengths are kept
     identity     y = x                                  Le, Jaitly and Hinton, 2015, section 3, for recurrent weights
     uniform(low, high), normal(mean, std), constant(value)
+    an embedding is a table, not a sum: where the scheme looks at sizes its numbers have variance 1 / D, so every row has length about 1,
+                 and an output layer that shares it starts as by lecun
     where output map f sees n_f of C maps, and map c is seen by n_c of F (a connection table):
                  fan_in = n_f taps, fan_out = n_c taps, each connection by its own; orthogonal: every map's kernel has length gain
 
@@ -48,7 +50,7 @@ LAWS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def uniform(weight: Tensor, generator: Generator | None = None, low: float = -0.1, high: float = 0.1) -> Tensor:
+def uniform(weight: Tensor, generator: Generator | None = None, low: float = -0.2, high: float = 0.2) -> Tensor:
     """Each number from low..high with equal probability."""
     if not low < high:
         raise ValueError(f"uniform: expected low below high, got low={low}, high={high}.")
@@ -143,18 +145,29 @@ INITIALIZERS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+BY_SIZE = [function for name, function in INITIALIZERS.items() if name not in ("uniform", "normal", "constant")]
+
+
 def initialize(
-    module: nn.Module, scheme: str, bias: float = 0.0, seed: int | None = None, forget_bias: float | None = None, **options: Any
+    module: nn.Module,
+    scheme: str | None,
+    bias: float | None = 0.0,
+    seed: int | None = None,
+    forget_bias: float | None = None,
+    *,
+    recurrent: str | None = None,
+    **options: Any,
 ) -> None:
     """Fill every weight of 2 or more axes in the module, and in all that it holds, by the scheme, and the biases beside it with `bias`.
 
-    scheme: a name of INITIALIZERS; options: that function's own (gain, std, low, high, value). seed: None draws from torch's generator.
+    scheme: a name of INITIALIZERS; options: that function's own (gain, std, low, high, value). recurrent: another name, for the weights
+    from state to state. seed: None draws from torch's generator. None for scheme, or for bias, leaves the weights, or the biases.
     A weight that stacks several maps is filled map by map: the gates of a recurrent layer, the groups of a convolution. Where a layer has
     a connection table, the fans are those of each connection.
     Where two biases are added (bias_ih, bias_hh) the second is 0. forget_bias: that of every LSTM's forget gate, which at about 1
     remembers from the start (Jozefowicz et al., ICML 2015, section 2.2); None keeps the one that the layer was built with, if any.
-    Left alone: frozen weights (requires_grad=False), weights of one axis, learnt initial states, and biases without a weight of 2 axes
-    (normalisation).
+    Left alone: frozen weights (requires_grad=False), weights of one axis, gains of normalisation, learnt initial states, and biases
+    without a weight of 2 axes.
     A padding row stays 0. Shared weights are filled once.
     Raises ValueError for an unknown scheme or option, for all-zero weights, and for forget_bias where no LSTM has biases of a forget gate.
 
@@ -163,7 +176,9 @@ def initialize(
     >>> layer.bias.tolist()
     [0.5, 0.5]
     """
-    function = find(scheme, options)
+    function = None if scheme is None else find(scheme, options)
+    again = function if recurrent is None else find(recurrent, {})
+    tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
     generator = None if seed is None else Generator().manual_seed(seed)
     done: set[int] = set()
     lstms = 0
@@ -171,22 +186,34 @@ def initialize(
         own = dict(part.named_parameters(recurse=False))
         if any(isinstance(weight, UninitializedParameter) for weight in own.values()):
             raise ValueError(f"initialize: {type(part).__name__} does not know its sizes yet. Run the model on one batch first.")
-        weights = {name: weight for name, weight in own.items() if weight.dim() > 1 and not starts(part, name)}
+        weights = weights_of(part)
         for name, weight in weights.items():
-            if weight.requires_grad and id(weight) not in done:
-                done.add(id(weight))
-                table = connections(part, name, weight)
-                if table is not None:
-                    fill_connections(weight.detach(), table, function, generator, options)
-                    continue
-                for block in blocks(part, name, weight):
-                    function(block, generator, **options)
-        if isinstance(part, nn.Embedding) and part.padding_idx is not None and part.weight.requires_grad:
+            if not weight.requires_grad or id(weight) in done:
+                continue
+            done.add(id(weight))
+            chosen, given = (again, {} if recurrent else options) if name.startswith("weight_hh") else (function, options)
+            if chosen in BY_SIZE and id(weight) in tables:
+                chosen, given = lecun_normal, {}
+            if chosen is not None:
+                fill_maps(part, name, weight, chosen, generator, given)
+        if function is not None and isinstance(part, nn.Embedding) and part.padding_idx is not None and part.weight.requires_grad:
             constant(part.weight.detach()[part.padding_idx], value=0.0)
         if weights:
             lstms += fill_biases(part, own, bias, forget_bias)
     if forget_bias is not None and not lstms:
         raise ValueError(f"initialize: got forget_bias={forget_bias}, but {type(module).__name__} has no LSTM with biases to set it in.")
+
+
+def fill_maps(
+    part: nn.Module, name: str, weight: Tensor, function: Callable[..., Tensor], generator: Generator | None, options: dict[str, Any]
+) -> None:
+    """Fill one weight, each of the maps that it stacks by itself."""
+    table = connections(part, name, weight)
+    if table is not None:
+        fill_connections(weight.detach(), table, function, generator, options)
+        return
+    for block in blocks(part, name, weight):
+        function(block, generator, **options)
 
 
 def find(scheme: str, options: dict[str, Any]) -> Callable[..., Tensor]:
@@ -207,6 +234,13 @@ def find(scheme: str, options: dict[str, Any]) -> Callable[..., Tensor]:
     return function
 
 
+def weights_of(part: nn.Module) -> dict[str, nn.Parameter]:
+    """The part's own weights by name: those of 2 or more axes that map something, not gains and not the start of a state."""
+    if isinstance(part, nn.LayerNorm | nn.RMSNorm):
+        return {}
+    return {name: weight for name, weight in part.named_parameters(recurse=False) if weight.dim() > 1 and not starts(part, name)}
+
+
 def starts(part: nn.Module, name: str) -> bool:
     """Whether this is where a recurrent layer's state begins: no weight, though it has several axes."""
     return bool(getattr(part, "learn_state", False)) and name.endswith("_0")
@@ -214,8 +248,12 @@ def starts(part: nn.Module, name: str) -> bool:
 
 def blocks(part: nn.Module, name: str, weight: Tensor) -> Iterator[Tensor]:
     """Views of the weight, one for each map (outputs, inputs, ...) that it stacks."""
-    if isinstance(part, nn.RNNBase | nn.RNNCellBase) and not name.startswith("weight_hr"):
-        yield from weight.detach().split(part.hidden_size)
+    units = getattr(part, "hidden_size", None)
+    if isinstance(units, int) and name.startswith(("weight_ih", "weight_hh")):
+        yield from weight.detach().split(units)
+        return
+    if isinstance(part, nn.MultiheadAttention) and name == "in_proj_weight":
+        yield from weight.detach().chunk(3)
         return
     transposed = isinstance(part, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     for block in weight.detach().chunk(getattr(part, "groups", 1) if name == "weight" else 1):
@@ -248,19 +286,20 @@ def fill_connections(
     fill(weight_Nk, (dense_FCk * scale_FC.reshape(*table_FC.shape, *[1] * (dense_FCk.dim() - 2)))[table_FC].unsqueeze(1))
 
 
-def fill_biases(part: nn.Module, own: dict[str, nn.Parameter], bias: float, forget_bias: float | None) -> bool:
+def fill_biases(part: nn.Module, own: dict[str, nn.Parameter], bias: float | None, forget_bias: float | None) -> bool:
     """Fill the part's biases; True where it is an LSTM whose forget gate has some."""
     is_lstm = isinstance(part, nn.LSTM | nn.LSTMCell) and not getattr(part, "coupled", False)  # coupled gates: none of its own
-    forget = getattr(part, "forget_bias", None) if forget_bias is None else forget_bias
+    forget = getattr(part, "forget_bias", None) if forget_bias is None and bias is not None else forget_bias
     found = False
     for name, values in own.items():
         if not name.startswith("bias") or values.dim() != 1 or not values.requires_grad:
             continue
         found = True
         second = name.startswith("bias_hh")
-        constant(values, value=0.0 if second else bias)
-        if is_lstm and forget is not None and not second:
-            constant(values.detach().chunk(4)[1], value=forget)  # the gates: input, forget, candidate, output
+        if bias is not None:
+            constant(values, value=0.0 if second else bias)
+        if is_lstm and forget is not None:
+            constant(values.detach().chunk(4)[1], value=0.0 if second else forget)  # the gates: input, forget, candidate, output
     return is_lstm and found
 
 

@@ -12,6 +12,7 @@ from twofold.see.confusion import confusion
 from twofold.see.curves import curves
 from twofold.see.filters import filters
 from twofold.see.gates import gates
+from twofold.see.gradient_flow import gradient_flow
 from twofold.see.predictions import mistakes, predictions
 from twofold.see.report import Picture, Report, Sample, Table, report
 from twofold.tasks.sampling import Sampling, continue_text
@@ -37,28 +38,48 @@ GATES_TOLD = {  # the maps of a recurrent layer, what they show, and what the pi
 
 
 def tell(
-    folder: Path, model: nn.Module, task: Task, source: Source, judged: Evaluation, history: Sequence[Mapping[str, Any]],
+    folder: Path, model: nn.Module, task: Task, source: Source | None, judged: Evaluation, history: Sequence[Mapping[str, Any]],
     final: Mapping[str, Any], settings: Mapping[str, Any],
 ) -> Path:  # fmt: skip
     """Write the report of a finished run and return the path of its page.
 
-    judged: the evaluation of the test split, or of the validation split where the source has no test.
+    judged: the evaluation of the test split, or of the validation split where the source has no test. source: None for data of one's own.
     """
     pictures = [_curves(history)] if history else []
+    pictures += _reach(history)
     tables: list[Table] = []
     samples: list[Sample] = []
     if isinstance(source, TextSource):
         samples = _samples(model, source)
         pictures += _gates(model, source)
-    else:
-        pictures += _classified(source, judged) + _filters(model)
+    elif source is not None:
+        pictures += _classified(source, judged)
         tables.append(_per_class(judged))
-    notes = [*source.notes, *(f"left out: {path}: {reason}" for path, reason in source.skipped[:20])]
+    pictures += [] if isinstance(source, TextSource) else _filters(model)
+    tables.append(_time(final))
+    notes = [] if source is None else [*source.notes, *(f"left out: {path}: {reason}" for path, reason in source.skipped[:20])]
     summary = [*_headlines(task, final), ("training", f"{final['seconds']:.1f} s"), ("weights", f"{_weights(model):,}")]
-    title = f"{settings['model']} on {source.name}"
+    title = f"{settings['model']} on {'own data' if source is None else source.name}"
     routes = ", ".join(f"{count} {name}" for name, count in sorted(final["routes"].items()))
     told = {**settings, "routes of the layers": routes}
     return report(folder, Report(title, summary, told, pictures, tables, samples, notes))
+
+
+def _reach(history: Sequence[Mapping[str, Any]]) -> list[Picture]:
+    """How far the gradient reached back, where that was recorded."""
+    rows = [row for epoch in history for row in epoch.get("reach", ())]
+    if not rows:
+        return []
+    caption = "How much of the gradient of the last output arrives how many steps before it, as a share of that one step before."
+    return [
+        Picture("gradient-flow", gradient_flow(rows), caption, f"Gradient norm against time lag, at {len(rows)} steps of the training.")
+    ]
+
+
+def _time(final: Mapping[str, Any]) -> Table:
+    """Where the time of the training went."""
+    rows = [(phase, f"{100 * share:.1f} %", f"{share * final['seconds']:.1f} s") for phase, share in final["time"].items()]
+    return Table("Where the time went", ("phase", "share", "seconds"), rows)
 
 
 def _headlines(task: Task, final: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -16,15 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twofold.data.mixing import soft_cross_entropy
 from twofold.layers.losses import cross_entropy
 from twofold.tasks.task import Evaluation, Step, judging
 
 
 class Pictures(NamedTuple):
-    """A batch: normalised pictures and their classes."""
+    """A batch: normalised pictures and their classes; goal_BN: the part of each class in every picture, where they were mixed."""
 
     x_BCHW: Tensor
     y_B: Tensor
+    goal_BN: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Classification:
 
     def loss(self, model: nn.Module, batch: Pictures, carried: None = None) -> Step:
         logits_BN = model(batch.x_BCHW)
+        if batch.goal_BN is not None:  # which has the smoothing in it
+            return Step(soft_cross_entropy(logits_BN, batch.goal_BN), len(batch.y_B), None)
         loss = cross_entropy(logits_BN, batch.y_B, None, -100, "mean", self.smoothing)
         return Step(loss, len(batch.y_B), None)
 
@@ -48,6 +52,9 @@ class Classification:
     def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
         """The accuracy. On a small split many epochs tie; the loss of a smoothed model would be a poor judge between them."""
         return (scores["accuracy"],)
+
+    def example(self, batch: Pictures) -> tuple[Tensor]:
+        return (batch.x_BCHW[:1],)
 
     def explain(self, scores: dict[str, float]) -> tuple[str, str]:
         return "accuracy", f"{100 * scores['accuracy']:.2f} %"

@@ -25,17 +25,24 @@ from torch import Tensor, nn
 from twofold.data.values import Text
 from twofold.layers.losses import cross_entropy
 from twofold.tasks.task import Evaluation, Step, judging
+from twofold.time.stretch import read_stretch
 
 UNKNOWN = 0  # the code of whatever the vocabulary lacks
 NOTABLE = 0.0005  # a share of unknown tokens that does not round to 0.0 %
 
 
 class Window(NamedTuple):
-    """A batch: T steps of B streams and, one step on, their targets. `fresh`: the streams begin here, so no state is carried in."""
+    """A batch: T steps of B streams, and what follows each of the last of them. `fresh`: the streams begin here, so no state is carried in.
+
+    Where y has fewer steps than x, the first of x are read for the gradient that goes back through them, and are not asked again. carry: the
+    next batch goes on from the state after so many steps; None: after all. starts_TB: where a document begins, so without a past.
+    """
 
     x_TB: Tensor
     y_TB: Tensor
     fresh: bool
+    carry: int | None = None
+    starts_TB: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,9 @@ class Language:
         return cls(len(text.codes_T) / text.characters)
 
     def loss(self, model: nn.Module, batch: Window, carried: Any = None) -> Step:
-        logits_TBV, state = model(batch.x_TB, None if batch.fresh else carried)
-        loss = cross_entropy(logits_TBV.flatten(0, 1), batch.y_TB.flatten())
-        return Step(loss, batch.y_TB.numel(), tuple(part.detach() for part in state))
+        logits_TBV, _, kept = read_stretch(model, batch.x_TB, None if batch.fresh else carried, batch.starts_TB, batch.carry)
+        asked_TBV = logits_TBV[len(batch.x_TB) - len(batch.y_TB) :]
+        return Step(cross_entropy(asked_TBV.flatten(0, 1), batch.y_TB.flatten()), batch.y_TB.numel(), kept)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Window]) -> Evaluation:
         """Scores: loss (nats per token), perplexity, bits_per_character, unknown (a share); details: the number of tokens."""
@@ -76,6 +83,9 @@ class Language:
     def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
         """The smaller loss."""
         return (-scores["loss"],)
+
+    def example(self, batch: Window) -> tuple[Tensor]:
+        return (batch.x_TB[:8, :1],)
 
     def explain(self, scores: dict[str, float]) -> tuple[str, str]:
         flattered = f" ({100 * scores['unknown']:.1f} % of the tokens unknown)" if scores["unknown"] >= NOTABLE else ""

@@ -40,6 +40,10 @@ class Task(Protocol):
         """A key by which the best epoch is chosen: larger is better, and of equals the later epoch, which has learned longer."""
         ...
 
+    def example(self, batch: Any) -> tuple[Any, ...]:
+        """What the model is called with, small: a single item of the batch."""
+        ...
+
     def explain(self, scores: dict[str, float]) -> tuple[str, str]:
         """The headline as a person reads it: ("accuracy", "99.33 %")."""
         ...

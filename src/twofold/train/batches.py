@@ -8,6 +8,9 @@
                               |-- window --|-- window --|         the state is carried from window to window
 
 Both begin in the middle when asked to (`start`), so that an interrupted run goes on where it stopped.
+
+Of several processes each takes its shard of every batch: rows of the pictures, or whole streams of the text. Order, batches and streams
+are those of one process alone; `share(step)` weighs the loss of a shard so that the gradients average to that of the whole batch.
 """
 
 from collections.abc import Iterator
@@ -17,10 +20,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from twofold.data.augment import Augmenter
+from twofold.data.mixing import Mixing, goals
 from twofold.data.preparation import Preparation
 from twofold.data.values import Images, Text
 from twofold.tasks.classify import Pictures
 from twofold.tasks.language import Window
+from twofold.train.bptt import Documents, Truncation
+from twofold.train.shards import WHOLE, Shard
 
 AHEAD = 1 << 20  # values: small batches are prepared several at a time, for each operation costs more than its few bytes
 EVALUATION_BATCH = 256  # pictures
@@ -35,48 +42,104 @@ class Batches(Protocol):
         ...
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch, from batch `start` on."""
+        """The batches of an epoch, from batch `start` on; of several processes, this one's shards of them."""
+        ...
+
+    def share(self, step: int) -> float:
+        """What the mean loss of batch `step` of an epoch is multiplied by: 1, but where the shards of a batch are unequal."""
         ...
 
 
 @dataclass(frozen=True)
 class PictureBatches:
-    """Labelled pictures, held as bytes and normalised batch by batch."""
+    """Labelled pictures, held as bytes, varied, normalised and mixed batch by batch. Without augmenter or mixing they are not."""
 
     images: Images
     preparation: Preparation
     batch_size: int
     seed: int
+    shard: Shard = WHOLE
+    augmenter: Augmenter | None = None
+    mixing: Mixing | None = None
+
+    def __post_init__(self) -> None:
+        if self.augmenter is not None:
+            self.augmenter.recipe.refuse_size(self.preparation.height, self.preparation.width)
+        if self.shard.processes == 1:
+            return
+        smallest = len(self.images.y_B) // max(1, self.steps())
+        what = f"{len(self.images.y_B)} pictures in batches of at most {self.batch_size}, the smallest batch"
+        self.shard.refuse_fewer(what, smallest, "Take fewer processes, a larger --batch-size or more pictures.")
 
     def steps(self) -> int:
         return -(-len(self.images.y_B) // self.batch_size)
 
+    def share(self, step: int) -> float:
+        smallest, larger = divmod(len(self.images.y_B), self.steps())
+        return self.shard.share(smallest + (step < larger))
+
     def epoch(self, number: int, start: int = 0) -> Iterator[Pictures]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        order = torch.randperm(len(self.images.y_B), generator=generator)
-        batches = order.tensor_split(self.steps())
+        whole = self._order(number)
+        if self.mixing is not None:
+            yield from (self._mixed(self.mixing, number, step, whole[step]) for step in range(start, len(whole)))
+            return
+        batches = [batch[self.shard.part(len(batch))] for batch in whole]
         ahead = max(1, AHEAD // (len(batches[0]) * self.images.x_BCHW[0].numel()))
         for first in range(start, len(batches), ahead):
             several = batches[first : first + ahead]
             sizes, chosen = [len(batch) for batch in several], torch.cat(several)
-            x_BCHW, y_B = (part.index_select(0, chosen) for part in self.images[:2])
-            yield from map(Pictures, self.preparation.normalise(x_BCHW).split(sizes), y_B.split(sizes))
+            yield from map(Pictures, self._seen(chosen, number).split(sizes), self.images.y_B[chosen].split(sizes))
+
+    def names(self, epoch: int, step: int) -> list[str]:
+        """Those of the pictures of a batch, of a shard those of its own."""
+        batch = self._order(epoch)[step]
+        return [self.images.names[place] for place in batch[self.shard.part(len(batch))].tolist()]
+
+    def _order(self, epoch: int) -> tuple[Tensor, ...]:
+        """The pictures of every batch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(len(self.images.y_B), generator=generator).tensor_split(self.steps())
+
+    def _seen(self, chosen_B: Tensor, epoch: int) -> Tensor:
+        """The pictures as the model sees them in that epoch."""
+        x_BCHW = self.images.x_BCHW.index_select(0, chosen_B)
+        if self.augmenter is not None:
+            x_BCHW = self.augmenter.pictures(x_BCHW, epoch, chosen_B)
+        return self.preparation.normalise(x_BCHW)
+
+    def _mixed(self, mixing: Mixing, epoch: int, step: int, batch: Tensor) -> Pictures:
+        """A batch mixed as one, of which a shard has its rows."""
+        plan = mixing.plan(len(batch), (self.preparation.height, self.preparation.width), epoch, step)
+        rows = self.shard.part(len(batch))
+        own, other = batch[rows], batch[plan.partner_B[rows]]
+        goal_BN, other_BN = (goals(self.images.y_B[chosen], mixing.classes, mixing.smoothing) for chosen in (own, other))
+        x_BCHW = plan.blend(self._seen(own, epoch), self._seen(other, epoch))
+        return Pictures(x_BCHW, self.images.y_B[own], plan.blend_goals(goal_BN, other_BN))
 
 
-def pictures_in_order(images: Images, preparation: Preparation) -> Iterator[Pictures]:
-    """All pictures once, in their own order, for evaluation."""
-    for x_BCHW, y_B in zip(images.x_BCHW.split(EVALUATION_BATCH), images.y_B.split(EVALUATION_BATCH), strict=True):
+def pictures_in_order(images: Images, preparation: Preparation, shard: Shard = WHOLE) -> Iterator[Pictures]:
+    """All pictures of the shard once, in their own order, for evaluation. A process for which none is left gets no batch."""
+    own = shard.part(len(images.y_B))
+    if own.start == own.stop:
+        return
+    for x_BCHW, y_B in zip(images.x_BCHW[own].split(EVALUATION_BATCH), images.y_B[own].split(EVALUATION_BATCH), strict=True):
         yield Pictures(preparation.normalise(x_BCHW), y_B)
 
 
 @dataclass(frozen=True)
 class TextBatches:
-    """Contiguous streams of a text. `items_per_epoch` cuts a pass over the text into several epochs."""
+    """Contiguous streams of a text. `items_per_epoch` cuts a pass over the text into several epochs.
+
+    bptt: how far back the gradient goes (bptt.py). documents: whether a file begins with a new state.
+    """
 
     text: Text
     streams: int
     window: int
     items_per_epoch: int | None = None
+    shard: Shard = WHOLE
+    bptt: str = "window"
+    documents: bool = False
 
     def __post_init__(self) -> None:
         if len(self.text.codes_T) <= self.streams:
@@ -84,38 +147,59 @@ class TextBatches:
                 f"text of {len(self.text.codes_T)} tokens: expected more than {self.streams}, one for each stream of the batch. "
                 "Take a smaller --batch-size or a longer text."
             )
+        if self.shard.processes > 1:
+            self.shard.refuse_fewer("streams of the text (--batch-size)", self.streams, "Take fewer processes or a larger --batch-size.")
 
     def steps(self) -> int:
-        whole = self._windows()
+        whole = self.truncation.updates(self.length)
         if self.items_per_epoch is None:
             return whole
-        return max(1, min(whole, self.items_per_epoch // (self.streams * self.window)))
+        return max(1, min(whole, self.items_per_epoch // (self.streams * (self.truncation.k1 or self.length))))
+
+    @property
+    def length(self) -> int:
+        """Steps of a stream."""
+        return (len(self.text.codes_T) - 1) // self.streams
+
+    @property
+    def truncation(self) -> Truncation:
+        """How far the gradient goes back."""
+        return Truncation.of(self.bptt, self.window)
+
+    def share(self, step: int) -> float:
+        return self.shard.share(self.streams)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Window]:
-        whole, steps = self._windows(), self.steps()
-        x_TB, y_TB = side_by_side(self.text.codes_T, self.streams)
+        truncation, steps, length = self.truncation, self.steps(), self.length
+        whole = truncation.updates(length)
+        x_TB, y_TB = side_by_side(self.text.codes_T, self.streams, self.shard)
+        starts_D = self.text.starts_D if self.documents else None
+        files = None if starts_D is None else Documents(starts_D, self.streams, length)
         for index in range(number * steps + start, (number + 1) * steps):
-            place = index % whole
-            rows = slice(place * self.window, (place + 1) * self.window)
-            yield Window(x_TB[rows].long(), y_TB[rows].long(), fresh=place == 0)
-
-    def _windows(self) -> int:
-        return -(-((len(self.text.codes_T) - 1) // self.streams) // self.window)
+            at = truncation.stretch(index % whole, length)
+            starts_TB = None if files is None else files.starts(at.first, at.end)
+            starts_TB = None if starts_TB is None else starts_TB[:, self.shard.part(self.streams)]
+            yield Window(x_TB[at.first : at.end].long(), y_TB[at.begin : at.end].long(), at.fresh, at.carry, starts_TB)
 
 
-def text_in_order(text: Text) -> Iterator[Window]:
-    """The whole text once, as streams with carried state, for evaluation; short texts as one stream."""
+def text_in_order(text: Text, shard: Shard = WHOLE) -> Iterator[Window]:
+    """The whole text once, as streams with carried state, for evaluation; short texts as one stream.
+
+    Of several processes each gets its shard of the streams; one for which none is left gets no batch.
+    """
     if len(text.codes_T) < 2:
         raise ValueError(
             f"evaluate: expected a text of at least 2 tokens, one to read and one to foretell, got {len(text.codes_T)}. Give more text."
         )
     streams = max(1, min(EVALUATION_STREAMS, len(text.codes_T) // (4 * EVALUATION_WINDOW)))
-    return TextBatches(text, streams, EVALUATION_WINDOW).epoch(0)
+    if shard.process >= streams:
+        return iter(())
+    return TextBatches(text, streams, EVALUATION_WINDOW, shard=Shard(shard.process, min(streams, shard.processes))).epoch(0)
 
 
-def side_by_side(codes_T: Tensor, streams: int) -> tuple[Tensor, Tensor]:
-    """Inputs and targets (n, B): column b is the b-th part of the text, the targets one token on."""
-    length = (len(codes_T) - 1) // streams
-    x_TB = codes_T[: length * streams].view(streams, length).t().contiguous()
-    y_TB = codes_T[1 : length * streams + 1].view(streams, length).t().contiguous()
+def side_by_side(codes_T: Tensor, streams: int, shard: Shard = WHOLE) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (n, B): column b is the b-th part of the text, the targets one token on; of a shard, its columns."""
+    length, own = (len(codes_T) - 1) // streams, shard.part(streams)
+    x_TB = codes_T[: length * streams].view(streams, length)[own].t().contiguous()
+    y_TB = codes_T[1 : length * streams + 1].view(streams, length)[own].t().contiguous()
     return x_TB, y_TB

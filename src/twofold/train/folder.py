@@ -4,7 +4,8 @@
     metrics.jsonl       a line for each epoch, and a last one with the final scores
     model.safetensors   the weights of the best epoch          model.json   architecture, classes or vocabulary, preparation
     report.html         curves, mistakes, filters, samples     pictures/    the same as PNG
-    tensorboard/        the same curves as events              state/       for going on where it stopped
+    tensorboard/        the same curves as events              state/       checkpoints, for going on where it stopped
+    faults/             batches that broke a step              .lock        who writes it now
 
 Every file is written whole or not at all. Nothing is ever unpickled.
 """
@@ -23,10 +24,13 @@ import yaml
 from torch import nn
 
 from twofold.data import files
+from twofold.train import lock
 from twofold.train.settings import Settings
 
 FORMAT = 1
-OURS = ("settings.yaml", "metrics.jsonl", "model.safetensors", "model.json", "report.html", "pictures", "tensorboard", "state")
+FILES = ("settings.yaml", "metrics.jsonl", "model.safetensors", "model.json", "report.html")
+FOLDERS = ("pictures", "tensorboard", "state", "faults")
+OURS = FILES + FOLDERS
 
 
 class RunFolder:
@@ -34,7 +38,6 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.state = self.path / "state" / "run.pt"
 
     def check_free(self, overwrite: bool) -> None:
         """Raise ValueError if a run, or anything else, is there that must not be replaced."""
@@ -42,7 +45,8 @@ class RunFolder:
             raise ValueError(f"{self.path} is a link that leads nowhere; name a folder for the run with --out.")
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; name a folder for the run with --out.")
-        inside = sorted(p.name for p in self.path.iterdir() if files.left_of(p.name) not in OURS) if self.path.exists() else []
+        names = (p.name for p in self.path.iterdir()) if self.path.exists() else ()
+        inside = sorted(name for name in names if files.left_of(name) not in OURS and name != lock.NAME)
         strange = [name for name in inside if name not in OURS]
         if strange:
             raise ValueError(f"{self.path} holds other files ({', '.join(strange[:3])}): name an empty or a new folder with --out.")

@@ -1,31 +1,13 @@
 """The loop: every run, of every task, goes through it.
 
-for each epoch:  for each batch:  loss -> gradient -> clip -> step;    then validate, and keep the best
+for each epoch:  for each batch:  a step of the learner;    then validate, and keep the best
 """
 
-import math
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
-import torch
-from torch import nn
-
-from twofold.tasks.task import Task
 from twofold.train.batches import Batches
-from twofold.train.optimizers import clip_gradient, set_rate
-from twofold.train.progress import Progress
-from twofold.train.settings import Settings
-
-
-class Watcher(Protocol):
-    """Whoever looks on: shows progress, writes what is to be kept, and may ask for a stop."""
-
-    stop: bool
-
-    def step(self, progress: Progress, loss: float, rate: float) -> None: ...
-
-    def epoch(self, progress: Progress, row: dict[str, Any], better: bool) -> None: ...
+from twofold.train.learner import Learner, Outcome
 
 
 class Data(NamedTuple):
@@ -35,57 +17,64 @@ class Data(NamedTuple):
     validation: Callable[[], Iterable[Any]]
 
 
-class NotFiniteError(ValueError):
-    """The loss or the gradient is no number any more. The weights are those of before the step."""
+class Watcher(Protocol):
+    """Whoever looks on: shows progress, writes what is to be kept, goes back where that is asked for, and may want a stop."""
+
+    @property
+    def stop(self) -> bool: ...
+
+    def step(self, learner: Learner, outcome: Outcome) -> None: ...
+
+    def epoch(self, learner: Learner, row: dict[str, Any], better: bool) -> None: ...
+
+    def go_back(self, learner: Learner) -> None: ...
 
 
-def learn(
-    model: nn.Module, task: Task, data: Data, settings: Settings, optimizer: torch.optim.Optimizer, progress: Progress, watch: Watcher
-) -> None:
-    """Train until the last epoch, until patience ends, or until `watch.stop`. Everything that changes is in `progress`."""
-    learning, how = settings.learning, settings.optimisation
-    steps, parameters = data.training.steps(), [p for p in model.parameters() if p.requires_grad]
+def learn(learner: Learner, data: Data, watch: Watcher) -> None:
+    """Train until the last epoch, until patience ends, or until a stop is wanted. Everything that changes is in the learner."""
+    progress, steps = learner.progress, learner.steps
+    learner.names = getattr(data.training, "names", None)
     if progress.step > steps:
         raise ValueError(
             f"resume: {progress.step} steps of the epoch are done, but with this data and these settings it has {steps}. "
             "Restore both, or train anew."
         )
-    while progress.epoch < learning.epochs and not progress.tired(learning.patience) and not watch.stop:
-        began = time.perf_counter()
-        model.train()
-        rate = 0.0
+    stop = learner.world.any_of(watch.stop)
+    while learner.unfinished() and not stop:
+        learner.begin()
         for batch in data.training.epoch(progress.epoch, progress.step):
-            rate = set_rate(optimizer, how, progress.epoch * steps + progress.step, learning.epochs * steps)
-            loss, items, carried = task.loss(model, batch, progress.carried)
-            optimizer.zero_grad()
-            loss.backward()
-            value, norm = loss.item(), clip_gradient(parameters, how.clip)
-            if not math.isfinite(value + norm):
-                raise NotFiniteError(_diverged(progress, value, norm, rate))
-            optimizer.step()
-            progress.advance(value, items, carried)
-            watch.step(progress, value, rate)
-            if watch.stop:
+            outcome = learner.step(batch, data.training.share(progress.step), watch.stop)
+            if outcome.action == "rollback":
+                watch.go_back(learner)
                 break
-        if progress.step == steps:
-            seen = {"loss": progress.loss_sum / progress.items}
-            scores = task.evaluate(model, data.validation()).scores
-            progress.seconds += time.perf_counter() - began
-            row = {
-                "epoch": progress.epoch + 1,
-                "step": (progress.epoch + 1) * steps,
-                "seconds": round(progress.seconds, 3),
-                "rate": rate,
-                "train": seen,
-                "validation": scores,
-            }
-            watch.epoch(progress, row, progress.end_epoch(row, task.rank(scores)))
-        else:
-            progress.seconds += time.perf_counter() - began
+            watch.step(learner, outcome)
+            stop = outcome.stop if learner.world.processes > 1 else watch.stop  # several stop together, so a step later
+            if stop:
+                break
+        if progress.step == steps and learner.unsound():
+            watch.go_back(learner)
+        elif progress.step == steps:
+            watch.epoch(learner, *judge_epoch(learner, data))
 
 
-def _diverged(progress: Progress, loss: float, norm: float, rate: float) -> str:
-    return (
-        f"training stopped in epoch {progress.epoch + 1}, step {progress.step + 1}: the loss is {loss:.4g} and the gradient's norm "
-        f"{norm:.4g}. Likely the learning rate of {rate:.2g} is too high: try a tenth of it."
-    )
+def judge_epoch(learner: Learner, data: Data) -> tuple[dict[str, Any], bool]:
+    """The epoch's row for the log, and whether it was the best so far."""
+    progress, task, world = learner.progress, learner.task, learner.world
+    seen = {"loss": progress.loss_sum / progress.items if progress.items else float("nan")}
+    rate = learner.schedule.rate(learner.number - 1) * learner.guard.rate
+    learner.clock.start()
+    with learner.judged():
+        scores = world.agree(task.evaluate(learner.model, data.validation()).scores if world.first else None)
+    learner.clock.lap("validation")
+    row: dict[str, Any] = {
+        "epoch": progress.epoch + 1,
+        "step": (progress.epoch + 1) * learner.steps,
+        "seconds": round(sum(learner.clock.seconds.values()), 3),
+        "rate": rate,
+        "train": seen,
+        "validation": scores,
+    }
+    row |= {"reach": progress.reach} if progress.reach else {}
+    rank = task.rank(scores)
+    learner.schedule.judge(rank)
+    return row, progress.end_epoch(row, rank)

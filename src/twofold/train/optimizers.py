@@ -1,58 +1,188 @@
-"""Optimisers, schedules of their rate, and clipping. torch's own fused optimisers do the arithmetic.
+"""Optimisers and clipping. torch's own optimisers do the arithmetic, all tensors in one call wherever torch can.
 
-    cosine     rate * (0.01 + 0.99 (1 + cos(pi t)) / 2)       t: the part of the steps that is done
-    step       rate * 1, 0.1 from t = 1/2, 0.01 from t = 3/4
-    warm-up    times min(1, t / warmup)
-    clipping   g * min(1, clip / |g|)                          |g|: the norm over all parameters
+    sgd        w <- w - rate g
+    momentum   v <- momentum v + g             w <- w - rate v
+    nesterov   v <- momentum v + g             w <- w - rate (g + momentum v)
+    rmsprop    s <- 0.99 s + 0.01 g^2          w <- w - rate g / (sqrt(s) + e)
+    adam       m <- momentum m + (1 - momentum) g     s <- 0.999 s + 0.001 g^2     w <- w - rate m' / (sqrt(s') + e)     ': bias corrected
+    adamw      adam, with decay beside the gradient: w <- w - rate decay w
+    muon       the matrices inside the network by orthogonalised momentum (muon.py), everything else by adamw
+    by norm    g <- g min(1, clip / |g|)       |g|: over all tensors together
+    by value   g <- min(max(g, -clip_value), clip_value)       each number by itself, and before the norm's turn
 
-Kingma and Ba, "Adam", ICLR 2015; Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, and "SGDR", ICLR 2017,
-eq. 5; Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, algorithm 1
+With sgd, momentum, nesterov, rmsprop and adam the decay is a part of the gradient, g + decay w; with adamw and muon it stands beside it.
+
+Robbins and Monro, 1951; Polyak, 1964; Nesterov, 1983, in the form of Sutskever et al., "On the importance of initialization and momentum",
+ICML 2013; Tieleman and Hinton, "Lecture 6.5: RMSProp", 2012; Kingma and Ba, "Adam", ICLR 2015, algorithm 1; Loshchilov and Hutter,
+"Decoupled weight decay regularization", ICLR 2019, algorithm 2; Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent
+neural networks", ICML 2013, algorithm 1; Mikolov, "Statistical language models based on neural networks", 2012, section 3.3.2 (by value)
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
 
 import torch
-from torch import nn
+from pydantic import Field
+from torch import Tensor, nn
 
-from twofold.train.settings import Optimisation
+from twofold.train.muon import Muon
+from twofold.train.part import Part
+
+FUSED_ON = {"cpu", "cuda", "mps", "xpu"}  # where torch's SGD, Adam and AdamW have a kernel for the whole step
+Group = dict[str, Any]
+
+
+class Optimisation(Part):
+    """How each step is made."""
+
+    optimizer: Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "muon"] = "adamw"
+    """Gradient descent: plain, with momentum, Nesterov's; RMSProp; Adam; AdamW; Muon for the matrices inside, AdamW for the rest."""
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 3e-3
+    """The highest rate of the schedule."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of momentum, nesterov and muon; Adam's and AdamW's beta1. sgd and rmsprop have none."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decay of the weights; biases and normalisation are left alone."""
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    """The largest norm of the gradient; 0: no clipping."""
+    clip_value: Annotated[float, Field(ge=0)] = 0.0
+    """The largest size of each number of the gradient; 0: no clipping."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The decay of the weights' running average, which is judged and kept in their place; 0: none. Usual: 0.999."""
 
 
 def build_optimizer(model: nn.Module, settings: Optimisation) -> torch.optim.Optimizer:
-    """The optimiser of the settings. Only weights of two or more axes decay: not biases, not the scales of a normalisation."""
+    """The optimiser of the settings for all weights that are trained.
+
+    Only weights of two or more axes decay: not biases, not the scales of a normalisation. Every group of the optimiser has a "factor",
+    1 at first: `give_rate` multiplies the rate with it.
+    Raises ValueError for a model that has nothing to train, or, with muon, no matrix inside.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    rate = settings.learning_rate
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, rate, settings.momentum, nesterov=settings.momentum > 0, fused=True)
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, rate, betas=(settings.momentum, 0.999), fused=True)
+    if not trained:
+        raise ValueError("optimizer: expected a model with weights to train, got none that requires a gradient. Is every layer frozen?")
+    inside = inner_matrices(model) if settings.optimizer == "muon" else []
+    rest = _without(trained, inside)
+    matrices = [p for p in rest if p.dim() >= 2]
+    groups = [_group(matrices, settings.weight_decay), _group(_without(rest, matrices), 0.0)]
+    if settings.optimizer != "muon":
+        return _ours(settings, settings.optimizer, groups, trained)
+    if not inside:
+        raise ValueError(
+            "optimizer=muon: expected a model with a matrix between its first and its last layer, got one without. Take adamw instead."
+        )
+    muon = Muon([_group(inside, settings.weight_decay)], settings.learning_rate, settings.momentum)
+    return Together(muon, _ours(settings, "adamw", groups, rest)) if rest else muon
 
 
-def set_rate(optimizer: torch.optim.Optimizer, settings: Optimisation, step: int, steps: int) -> float:
-    """Give the optimiser the rate for step `step` (from 0) of `steps`, and return it."""
-    rate = settings.learning_rate * _factor(settings, (step + 1) / max(steps, 1))
+def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """What Muon is for: tensors of two or more axes, but for the first and the last of the model and all tables of an embedding.
+
+    First and last by the order in which the model names them; a tied weight has two places there. What is a single row or a single column
+    is a vector.
+    """
+    named = [p for _, p in model.named_parameters(remove_duplicate=False) if p.dim() >= 2]
+    tables = (nn.Embedding, nn.EmbeddingBag)
+    outer: list[Tensor] = [*named[:1], *named[-1:], *(layer.weight for layer in model.modules() if isinstance(layer, tables))]
+    return [p for p in _without(model.parameters(), outer) if p.requires_grad and p.dim() >= 2 and 1 < len(p) < p.numel()]
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimisers as one: their groups in one list, one state, one step. What it saves has torch's own form."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._hand_out()
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch overloads it
+        """The step of each; `closure`, where given, is called first and once."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Let every part work on the common state and on its own groups, which loading replaces."""
+        first = 0
+        for part in self.parts:
+            last = first + len(part.param_groups)
+            part.state, part.param_groups = self.state, self.param_groups[first:last]
+            first = last
+
+
+def describe(optimizer: torch.optim.Optimizer) -> str:
+    """What makes the step, in words: "AdamW, fused", "SGD with momentum, foreach", "Muon (3 tensors) and AdamW, fused (9 tensors)"."""
+    if isinstance(optimizer, Together):
+        counts = (sum(len(group["params"]) for group in part.param_groups) for part in optimizer.parts)
+        return " and ".join(
+            f"{describe(part)} ({count} tensor{'s' * (count > 1)})" for part, count in zip(optimizer.parts, counts, strict=True)
+        )
+    group, name = optimizer.param_groups[0], type(optimizer).__name__
+    if name == "SGD" and group["momentum"]:
+        name = "SGD with Nesterov's momentum" if group["nesterov"] else "SGD with momentum"
+    return ", ".join([name, *(way for way in ("fused", "foreach") if group.get(way))])
+
+
+def give_rate(optimizer: torch.optim.Optimizer, rate: float, momentum: float | None = None) -> None:
+    """Give every group the rate, times its own factor, and the momentum (beta1), where one is given and the group has any."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
+        group["lr"] = rate * group.get("factor", 1.0)
+        if momentum is not None and "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        elif momentum is not None and group.get("momentum"):
+            group["momentum"] = momentum
 
 
-def clip_gradient(parameters: Iterable[nn.Parameter], largest: float) -> float:
-    """Scale the gradient to at most the norm `largest` (0: leave it) and return the norm that it had."""
+def clip_gradient(parameters: Iterable[nn.Parameter], largest: float, largest_value: float = 0.0) -> float:
+    """Clip the gradient by value, then by norm (0: not), and return the norm that it had before.
+
+    A gradient with a number that is not finite is left as it is, and its norm tells.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
-    if 0 < largest < norm < math.inf:  # the loop asks for the number anyway, so most steps need no pass over the gradient
+    norm = before = _norm(gradients)
+    if not math.isfinite(before):
+        return before
+    if 0 < largest_value < before:  # no number is larger than the norm
+        torch._foreach_clamp_min_(gradients, -largest_value)
+        torch._foreach_clamp_max_(gradients, largest_value)
+        norm = _norm(gradients) if 0 < largest < before else norm
+    if 0 < largest < norm:  # the loop asks for the number anyway, so most steps need no pass over the gradient
         torch._foreach_mul_(gradients, largest / norm)
-    return norm
+    return before
 
 
-def _factor(settings: Optimisation, done: float) -> float:
-    factor = min(1.0, done / settings.warmup) if settings.warmup else 1.0
-    if settings.schedule == "cosine":
-        factor *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    elif settings.schedule == "step":
-        factor *= 0.01 if done > 0.75 else 0.1 if done > 0.5 else 1.0
-    return factor
+def _norm(gradients: list[Tensor]) -> float:
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item() if gradients else 0.0
+
+
+def _ours(settings: Optimisation, kind: str, groups: list[Group], weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """torch's optimiser of that kind: fused where torch has it for these weights, else all tensors at once operation by operation."""
+    rate, momentum = settings.learning_rate, settings.momentum
+    fused = all(p.device.type in FUSED_ON and p.is_floating_point() for p in weights)
+    way: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
+    if kind == "rmsprop":
+        return torch.optim.RMSprop(groups, rate, foreach=True)  # torch has no fused one
+    if kind in ("adam", "adamw"):
+        return (torch.optim.AdamW if kind == "adamw" else torch.optim.Adam)(groups, rate, betas=(momentum, 0.999), **way)
+    if kind == "sgd":
+        return torch.optim.SGD(groups, rate, **way)
+    return torch.optim.SGD(groups, rate, momentum, nesterov=kind == "nesterov" and momentum > 0, **way)
+
+
+def _group(weights: list[nn.Parameter], decay: float) -> Group:
+    return {"params": weights, "weight_decay": decay, "factor": 1.0}
+
+
+def _without(weights: Iterable[nn.Parameter], taken: Iterable[Tensor]) -> list[nn.Parameter]:
+    out = {id(p) for p in taken}
+    return [p for p in weights if id(p) not in out]

@@ -1,15 +1,26 @@
 """Settings of a run: what to learn from, with which model, for how long and how. Frozen, checked, written to settings.yaml.
 
-A default is written once, here. `with_recipe` lays the recipe of the source under what the user set: whatever the user set stays.
+Each part stands beside what it sets (optimizers.py, schedules.py, ...), and a default is written once, there. `with_recipe` lays the recipe
+of the source under what the user set: whatever the user set stays.
 """
 
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from twofold.data.options import DataOptions
+from twofold.train.augmenting import Augmentation
+from twofold.train.bptt import Streams
+from twofold.train.checkpoints import Keeping
+from twofold.train.faults import Safety
+from twofold.train.initialising import Initialisation
+from twofold.train.machine import Machine
+from twofold.train.optimizers import Optimisation
 from twofold.train.part import Part
+from twofold.train.penalties import Regularisation
+from twofold.train.schedules import Scheduling
+from twofold.train.trackers import Watching
 
 
 class Learning(Part):
@@ -19,35 +30,21 @@ class Learning(Part):
     """How many epochs at most."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Pictures in a batch; for text, parallel streams."""
-    window: Annotated[int, Field(ge=1)] = 64
-    """Text only: steps of truncated back-propagation through time."""
-    items_per_epoch: Annotated[int, Field(ge=1)] | None = None
-    """Text only: tokens in an epoch; a pass over the text then takes several. Default: the whole text."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Take each batch in so many parts, whose gradients are added up: for batches that do not fit into memory."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Stop after this many epochs without a better validation score; 0: never."""
+    """Stop after this many epochs without a better validation score, and go back to the best; 0: never."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Decides the initial weights, the order of the data and every dropout mask."""
 
-
-class Optimisation(Part):
-    """How each step is made."""
-
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """AdamW, Adam, or SGD with Nesterov momentum."""
-    learning_rate: Annotated[float, Field(gt=0, le=100)] = 3e-3
-    """The highest rate of the schedule."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD's momentum; Adam's beta1."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decay of the weights; biases and normalisation are left alone."""
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """Cosine to 1 %, a tenth at 1/2 and at 3/4 of the steps, or constant."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """The part of all steps in which the rate rises from zero."""
-    clip: Annotated[float, Field(ge=0)] = 1.0
-    """The largest norm of the gradient; 0: no clipping."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Pictures only: the part of the target that is spread over all classes."""
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be taken in accumulate={self.accumulate} equal parts. Take a multiple of "
+                f"{self.accumulate}."
+            )
+        return self
 
 
 class Settings(Part):
@@ -61,12 +58,21 @@ class Settings(Part):
     """Changes to the model's configuration: units=256 layers=2."""
     data: DataOptions = Field(default_factory=DataOptions)
     learning: Learning = Field(default_factory=Learning)
+    streams: Streams = Field(default_factory=Streams)
     optimisation: Optimisation = Field(default_factory=Optimisation)
+    scheduling: Scheduling = Field(default_factory=Scheduling)
+    regularisation: Regularisation = Field(default_factory=Regularisation)
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    initialisation: Initialisation = Field(default_factory=Initialisation)
+    safety: Safety = Field(default_factory=Safety)
+    keeping: Keeping = Field(default_factory=Keeping)
+    machine: Machine = Field(default_factory=Machine)
+    watching: Watching = Field(default_factory=Watching)
 
     @classmethod
     def of(cls, source: str, **flat: Any) -> Self:
         """Settings from flat names: epochs=5, learning_rate=1e-3, image_size=32. Raises ValueError naming what is wrong."""
-        parts: dict[str, Any] = {"source": source, "data": {}, "learning": {}, "optimisation": {}}
+        parts: dict[str, Any] = {"source": source, **{home: {} for home in _HOMES}}
         for name, value in flat.items():
             home = _home(name)
             (parts if home is None else parts[home])[name] = value
@@ -102,11 +108,15 @@ class Settings(Part):
                 raise ValueError(f"settings: {name}={value!r} is for {kind} only, but {self.source} is for {task}. Leave {name} out.")
 
 
-FOREIGN = {"classify": ("window", "items_per_epoch"), "language": ("label_smoothing",)}
+PARTS: dict[str, type[Part]] = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
+}
+FOREIGN = {"classify": tuple(Streams.model_fields), "language": ("label_smoothing", "mixup", "cutmix", "augment")}
 _HOMES: dict[str, list[str]] = {
     "data": list(DataOptions.__dataclass_fields__),
-    "learning": list(Learning.model_fields),
-    "optimisation": list(Optimisation.model_fields),
+    **{home: list(part.model_fields) for home, part in PARTS.items()},
 }
 
 # What pydantic calls a mistake, and what we say was expected.

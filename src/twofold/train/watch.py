@@ -1,29 +1,25 @@
-"""Watching a run: the progress bar, the files that are written on the way, and Ctrl-C.
+"""Watching a run: the progress bar, the lines, and those who are told (keeper, trackers).
 
 On a terminal a bar shows loss, score, items per second and time left; without one there is a line for each epoch. All of it goes to stderr.
 """
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.progress import Task as BarTask
 from rich.text import Text
-from torch import nn
 
-from twofold.tasks.task import Task
-from twofold.train.folder import RunFolder, told
-from twofold.train.progress import Progress, save_progress
-from twofold.train.settings import Settings
+from twofold.train.keeper import Keeper
+from twofold.train.learner import Learner, Outcome
+from twofold.train.signals import Wish
+from twofold.train.trackers import Trackers
 
+AfterEpoch = Callable[[int, float, dict[str, float]], None]
 REFRESH = 0.1  # seconds between two pictures of the bar
 
 
@@ -41,109 +37,85 @@ class _Console(Console):
         self.quiet = True
 
 
-class Watch:
-    """Shows, writes and listens while `learn` runs."""
+class Lines:
+    """Sentences for people, on stderr."""
 
-    stop = False
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = _Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
+
+class Watch:
+    """Shows, writes and listens while `learn` runs. trackers: None in all processes but the first.
+
+    after_epoch: is told (epoch, score, scores), a larger score being better, and may end the run by raising.
+    """
 
     def __init__(
-        self, folder: RunFolder, task: Task, settings: Settings, steps: int, model: nn.Module, optimizer: torch.optim.Optimizer,
-        description: dict[str, Any], quiet: bool = False,
-    ) -> None:  # fmt: skip
-        self.folder, self.task, self.settings, self.steps = folder, task, settings, steps
-        self.model, self.optimizer, self.description = model, optimizer, description
-        self.console = _Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
+        self, learner: Learner, keeper: Keeper, trackers: Trackers | None, wish: Wish, lines: Lines, after_epoch: AfterEpoch | None = None
+    ) -> None:
+        self.learner, self.keeper, self.trackers, self.wish, self.lines = learner, keeper, trackers, wish, lines
+        self.after_epoch = after_epoch
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), _Rate(), TimeRemainingColumn())
-        self.bar = Bar(*columns, console=self.console, transient=True, auto_refresh=False, disable=not self.console.is_terminal)
-        self.line = self.bar.add_task("", total=settings.learning.epochs * steps, told="", rate=0.0)
+        console = lines.console
+        shown = console.is_terminal or console.is_jupyter
+        self.bar = Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not shown)
+        self.line = self.bar.add_task("", total=learner.settings.learning.epochs * learner.steps, told="", rate=0.0)
         self.score = ""
         self.since, self.items, self.shown = time.perf_counter(), 0, 0.0
+        self.told = False
+
+    @property
+    def stop(self) -> bool:
+        """Whether a stop is wanted."""
+        return self.wish.asked
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within the block the bar is shown and the first Ctrl-C asks for a stop after the step in progress."""
-        with _first_interrupt(self._interrupt), self.bar, self._events():
+        """Within the block the bar is shown."""
+        with self.bar:
             yield
 
-    def step(self, progress: Progress, loss: float, rate: float) -> None:
-        """A step is done. Costs a few microseconds, and now and then a picture of the bar."""
-        if self.stop:
-            self._say("Ctrl-C: stopping after this step. Once more to abort at once.")
-            return
+    def step(self, learner: Learner, outcome: Outcome) -> None:
+        """A step is done. Costs a few microseconds, and now and then a picture of the bar or a checkpoint."""
+        if self.wish.asked and not self.told:
+            self.told = True
+            self.lines.say(f"{self.wish.name}: stopping after this step. Ctrl-C once more aborts at once.")
+        if self.keeper.due(learner):
+            self.keeper.save(learner)
         now = time.perf_counter()
         if now - self.shown < REFRESH:
             return
-        done = progress.epoch * self.steps + progress.step
+        progress, done = learner.progress, learner.number
         if self.shown and progress.items > self.items:
             speed = (progress.items - self.items) / (now - self.since)
             self.bar.update(self.line, rate=speed)
         self.since, self.items, self.shown = now, progress.items, now
-        self.events.add_scalar("step/loss", loss, done)
-        self.events.add_scalar("step/rate", rate, done)
+        if self.trackers is not None:
+            self.trackers.step(done, {"loss": outcome.loss, "rate": outcome.rate, "gradient": outcome.norm})
         if not self.bar.disable:
-            told_now = f"loss {loss:.3f}  {self.score}"
+            told_now = f"loss {outcome.loss:.3f}  {self.score}"
             self.bar.update(self.line, completed=done, description=f"epoch {progress.epoch + 1}", told=told_now)
             self.bar.refresh()
 
-    def epoch(self, progress: Progress, row: dict[str, Any], better: bool) -> None:
+    def epoch(self, learner: Learner, row: dict[str, Any], better: bool) -> None:
         """An epoch is done: keep the weights if they are the best, then the log, then the state."""
-        if better:
-            self.folder.write_model(self.model, self.description)
-        self.folder.write_rows(progress.history)
-        self.keep(progress)
-        for part in ("train", "validation"):
-            for name, value in row[part].items():
-                self.events.add_scalar(f"{name}/{part}", value, row["step"])
-        self.events.flush()
-        self.score = " ".join(self.task.explain(row["validation"]))
+        self.keeper.epoch(learner, better)
+        if self.trackers is not None:
+            self.trackers.epoch(row["step"], row["epoch"], row, learner.model)
+        self.score = " ".join(learner.task.explain(row["validation"]))
         mark = "  best" if better else ""
-        self._say(
-            f"epoch {progress.epoch:>3}/{self.settings.learning.epochs}  loss {row['train']['loss']:.4f}  "
+        self.lines.say(
+            f"epoch {learner.progress.epoch:>3}/{learner.settings.learning.epochs}  loss {row['train']['loss']:.4f}  "
             f"validation {row['validation']['loss']:.4f}, {self.score}  {row['seconds']:.1f} s{mark}"
         )
         self.items, self.shown = 0, 0.0
+        if self.after_epoch is not None:
+            self.after_epoch(row["epoch"], learner.task.rank(row["validation"])[0], row["validation"])
 
-    def keep(self, progress: Progress) -> None:
-        """Write the state from which `--resume` goes on."""
-        with told(self.folder.path):
-            save_progress(self.folder.state, progress, self.model, self.optimizer)
-
-    def _interrupt(self) -> None:
-        self.stop = True  # and nothing more: the signal may come in the middle of anything, printing included
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
-
-    @contextmanager
-    def _events(self) -> Iterator[None]:
-        from torch.utils.tensorboard import SummaryWriter  # heavy: only where a run is on
-
-        with told(self.folder.path):
-            self.events = SummaryWriter(str(self.folder.path / "tensorboard"))
-        try:
-            yield
-        finally:
-            self.events.close()
-
-
-@contextmanager
-def _first_interrupt(ask: Any) -> Iterator[None]:
-    """Within the block the first SIGINT calls `ask`; the second interrupts as usual.
-
-    Nothing is changed in a thread, where SIGINT is ignored (as under nohup), and where its handler is none of Python's: it could not be
-    put back.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
-        ask()
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def go_back(self, learner: Learner) -> None:
+        """Back to the last good state."""
+        self.keeper.take_up(learner, guarded=True)
+        self.items, self.shown = 0, 0.0

@@ -1,0 +1,143 @@
+"""From what the user gave to what the loop needs: source, model, task, batches, and what model.json will say of them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from twofold import __version__
+from twofold.data.augment import Augmenter, Recipe
+from twofold.data.fingerprint import fingerprint
+from twofold.data.mixing import Mixing
+from twofold.data.sources import ImageSource, Source, TextSource, open_source, require
+from twofold.models import catalogue
+from twofold.models.memory import TRAINING, refuse_beyond_memory
+from twofold.run import Reading
+from twofold.tasks.classify import Classification
+from twofold.tasks.language import Language
+from twofold.tasks.task import Task
+from twofold.train.batches import PictureBatches, TextBatches, pictures_in_order, text_in_order
+from twofold.train.loop import Data
+from twofold.train.own import OwnBatches, OwnTask
+from twofold.train.penalties import set_dropout
+from twofold.train.recipes import recipe
+from twofold.train.settings import Settings
+from twofold.train.shards import WHOLE, Shard
+
+OWN = "own"  # the architecture of a model that a user brought, and the source of data that a user brought
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a run is made of. source and reading: None for data of one's own, which are `test` then, if there are any."""
+
+    settings: Settings
+    model: nn.Module
+    task: Task
+    data: Data
+    description: dict[str, Any]
+    source: Source | None = None
+    reading: Reading | None = None
+    test: Callable[[], Iterable[Any]] | None = None
+
+
+def lasting(source: str | Path) -> str:
+    """The source as settings.yaml keeps it: a name, or a path that holds from every folder. Raises ValueError where nothing lies there."""
+    path = require(source)
+    return str(source) if path is None else str(path.absolute())
+
+
+def settle(wanted: Settings, source: Source) -> Settings:
+    """What the user wants upon the recipe of the source. Raises ValueError for a setting that this task has no use for."""
+    chosen = recipe(source)
+    settings = wanted.with_recipe(chosen)
+    settings.refuse_foreign(Settings.of(wanted.source).with_recipe(chosen), source.task)
+    return settings
+
+
+def prepare(wanted: Settings, settled: bool, model: nn.Module | None = None, source: Source | None = None, shard: Shard = WHOLE) -> Job:
+    """The job of a source. settled: the settings are those of a run already. Torch's generator, seeded, decides the initial weights.
+
+    Raises ValueError for sources, models and settings that do not go together.
+    """
+    source = source or open_source(wanted.source, wanted.data)
+    settings = wanted if settled else settle(wanted, source)
+    reading = Reading.of(source)
+    if model is None:
+        model, described = _built(settings, source, reading)
+    else:
+        described = describe_own(model, settings)
+    described |= {"twofold": __version__, "task": source.task, **reading.as_dict(), "fingerprint": fingerprint(source)}
+    drop(model, settings)
+    task, data = _of_source(settings, source, reading, shard)
+    return Job(settings, model, task, data, described, source, reading)
+
+
+def prepare_own(settings: Settings, data: Any, model: nn.Module, task: Task | Callable[[Any, Any], Tensor], shard: Shard = WHOLE) -> Job:
+    """The job of a model, a loss (or a task) and data of one's own: (training, validation) or (training, validation, test).
+
+    Raises ValueError for data of another form.
+    """
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        got = f"{len(data)} values" if isinstance(data, tuple | list) else type(data).__name__
+        raise ValueError(f"fit: expected data of one's own as (training, validation) or (training, validation, test), got {got}.")
+    learning = settings.learning
+    parts = [OwnBatches(part, learning.batch_size, learning.seed) for part in data]
+    training = OwnBatches(data[0], learning.batch_size, learning.seed, shard)
+    drop(model, settings)
+    described = {**describe_own(model, settings), "twofold": __version__, "task": OWN}
+    own = task if hasattr(task, "evaluate") else OwnTask(task)
+    test = parts[2].in_order if len(parts) == 3 else None
+    return Job(settings, model, own, Data(training, parts[1].in_order), described, test=test)  # type: ignore[arg-type]
+
+
+def describe_own(model: nn.Module, settings: Settings) -> dict[str, Any]:
+    """What model.json says of a model that a user brought: its name, and that it must be given again to be loaded."""
+    if settings.config:
+        raise ValueError(f"config: {', '.join(settings.config)} cannot be set: the model is given as it is.")
+    return {"architecture": OWN, "config": {}, "class": f"{type(model).__module__}.{type(model).__qualname__}"}
+
+
+def drop(model: nn.Module, settings: Settings) -> None:
+    """The dropout of the settings, where there is any. Raises ValueError for a model that drops nothing."""
+    if settings.regularisation.dropout is not None:
+        set_dropout(model, settings.regularisation.dropout)
+
+
+def _built(settings: Settings, source: Source, reading: Reading) -> tuple[nn.Module, dict[str, Any]]:
+    """The untrained model, and what model.json says of it. Raises ValueError for a model of another task."""
+    found = catalogue.find(settings.model)
+    if found.task != source.task:
+        fitting = ", ".join(name for name, entry in catalogue.MODELS.items() if entry.task == source.task)
+        raise ValueError(f"model {settings.model!r} is for {found.task}, but {source.name} is for {source.task}. Take one of {fitting}.")
+    derived = reading.model_config()
+    clash = [name for name in settings.config if name in derived]
+    if clash:
+        raise ValueError(f"config: {', '.join(clash)} follows from the data ({derived[clash[0]]}) and cannot be set.")
+    config = catalogue.configure(settings.model, **settings.config, **derived)
+    refuse_beyond_memory(settings.model, lambda: found.build(config), TRAINING)
+    return found.build(config), {"architecture": settings.model, "config": config.as_dict()}
+
+
+def _of_source(settings: Settings, source: Source, reading: Reading, shard: Shard) -> tuple[Task, Data]:
+    learning, how, against = settings.learning, settings.streams, settings.regularisation
+    if isinstance(source, TextSource):
+        text, validation_text = source.train, source.validation
+        for held in (validation_text, source.test):
+            if held is not None:
+                text_in_order(held)  # one that is too short is told before anything is written
+        if how.documents and (text.starts_D is None or len(text.starts_D) < 2):
+            raise ValueError(f"settings: documents=true, but of {source.name} it is not known where a file begins. Leave documents out.")
+        streams = TextBatches(text, learning.batch_size, how.window, how.items_per_epoch, shard, how.bptt, how.documents)
+        return Language.of(validation_text), Data(streams, lambda: text_in_order(validation_text))
+    assert isinstance(source, ImageSource)
+    images, kind = source.validation, source.preparation
+    recipe_of = settings.augmentation.recipe
+    augmenter = None if recipe_of == Recipe() else Augmenter(recipe_of, learning.seed)
+    mixes = against.mixup or against.cutmix
+    mixing = Mixing(len(reading.classes), against.mixup, against.cutmix, against.label_smoothing, learning.seed) if mixes else None
+    pictures = PictureBatches(source.train, kind, learning.batch_size, learning.seed, shard, augmenter, mixing)
+    task = Classification(reading.classes, against.label_smoothing)
+    return task, Data(pictures, lambda: pictures_in_order(images, kind))

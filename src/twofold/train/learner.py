@@ -1,0 +1,259 @@
+"""The learner: everything that a step changes, and the step.
+
+    rate ->  for each part of the batch: loss, gradient  -> penalties -> judge -> clip -> descend -> bound the norms -> average
+
+What a step changes is in `states`, so a run that is taken up again from them goes on bit for bit. A step whose loss or gradient is no
+number reaches none of it (faults).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from twofold.tasks.task import Step, Task
+from twofold.train.averages import Average
+from twofold.train.checkpoints import random_states, restore_random
+from twofold.train.clock import Clock
+from twofold.train.culprit import Fault, find_fault, find_unsound
+from twofold.train.evidence import save_batch
+from twofold.train.faults import Guard, NotFiniteError, judge
+from twofold.train.machine import moved, network_of, numbers, scaler_of
+from twofold.train.memory import Portion, Room, item_count, split
+from twofold.train.moment import Moment
+from twofold.train.optimizers import build_optimizer, clip_gradient, give_rate
+from twofold.train.penalties import Penalties
+from twofold.train.processes import World
+from twofold.train.progress import Progress
+from twofold.train.reach import ReachRecord
+from twofold.train.replicas import averaging, copy_to_all
+from twofold.train.schedules import Schedule
+from twofold.train.settings import Settings
+
+ALONE = World()
+
+
+class Outcome(NamedTuple):
+    """What a step came to. `action`: "" where it went well, "skip" or "rollback"; `stop`: whether any process wants to."""
+
+    loss: float
+    rate: float
+    norm: float
+    action: str
+    stop: bool
+
+
+class Learner:
+    """A model that learns a task: `steps` of them in an epoch. Batches that break it are kept in the folder `faults`, where one is given.
+
+    tell: takes sentences for people.
+    """
+
+    def __init__(
+        self, model: nn.Module, task: Task, settings: Settings, steps: int, world: World = ALONE, faults: Path | None = None,
+        tell: Callable[[str], None] = lambda sentence: None,
+    ) -> None:  # fmt: skip
+        how = settings.optimisation
+        self.model, self.task, self.settings, self.steps, self.world = model, task, settings, steps, world
+        self.faults, self.tell = faults, tell
+        self.penalties = Penalties(model, settings.regularisation)
+        self.optimizer = build_optimizer(model, how)
+        self.schedule = Schedule(settings.scheduling, how.learning_rate, settings.learning.epochs, steps, how.momentum)
+        self.average = Average(model, how.ema) if how.ema else None
+        self.guard = Guard(settings.safety)
+        self.room = Room(settings.learning.accumulate, settings.safety.memory if world.processes == 1 else "stop")
+        self.scaler = scaler_of(settings.machine, world.device)
+        self.clock, self.progress = Clock(), Progress()
+        self.reach = ReachRecord(settings.streams.reach) if settings.streams.reach else None
+        self.names: Callable[[int, int], Sequence[Any]] | None = None  # of the items of a batch, by epoch and step
+        self._moment = Moment(model)
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self.network = copy_to_all(network_of(model, settings.machine), world)
+
+    def unfinished(self) -> bool:
+        """Whether there are epochs left, and patience."""
+        learning = self.settings.learning
+        return self.progress.epoch < learning.epochs and not self.progress.tired(learning.patience)
+
+    def begin(self) -> None:
+        """An epoch begins, or goes on."""
+        self.network.train()
+        self.clock.start()
+
+    def step(self, batch: Any, share: float = 1.0, stop: bool = False, rate: float | None = None) -> Outcome:
+        """Learn from a batch; share: see Batches.share; rate: another than the schedule's.
+
+        Raises NotFiniteError where the run has to end.
+        """
+        progress, clock, world = self.progress, self.clock, self.world
+        rate = self.schedule.rate(self.number) * self.guard.rate if rate is None else rate
+        give_rate(self.optimizer, rate, self.schedule.momentum(self.number))
+        batch = batch if world.device.type == "cpu" else moved(batch, world.device)
+        clock.lap("data")
+        if self.reach is not None and (row := self.reach.row(self.number, self.model, batch, progress.carried)):
+            progress.reach.append(row)
+        self._moment.take()
+        self.optimizer.zero_grad()
+        found = self.room.step(batch, progress.carried, partial(self._learn, share), self._undo, self.tell)
+        value, items = found.loss.item(), found.items
+        if world.processes > 1:
+            sums = world.add({"loss": value * items, "items": items, "stop": stop})
+            value, items, stop = sums["loss"] / sums["items"], int(sums["items"]), sums["stop"] > 0
+        norm = self._descend(value)
+        action = ""
+        if judge(value, norm):
+            self.guard.passed()
+            progress.advance(value, items, found.carried)
+        elif self.scaler is None:
+            action = self._mend(batch, found, value, norm, rate)
+        else:  # too large a scale, which it lowers
+            progress.leave_out(found.carried)
+        clock.lap("optimiser")
+        return Outcome(value, rate, norm, action, stop)
+
+    def unsound(self) -> bool:
+        """Whether the model is broken though no step was, so that the run has to go back: a running mean that is NaN, for example.
+
+        Raises NotFiniteError where the run has to end.
+        """
+        fault = self._agreed(find_unsound(self.model) or Fault("nowhere"))
+        if fault.place == "nowhere":
+            return False
+        decision = self.guard.decide(fault, f"epoch {self.progress.epoch + 1}, after its last step")
+        if decision.action != "rollback":
+            raise NotFiniteError(decision.said)
+        self.tell(decision.said)
+        return True
+
+    @property
+    def number(self) -> int:
+        """How many steps were made since the beginning of the training."""
+        return self.progress.epoch * self.steps + self.progress.step
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """A block in which the model has the weights that are judged and kept: the averaged ones, where there are any."""
+        with self.average.applied() if self.average else nullcontext():
+            yield
+
+    def states(self) -> dict[str, Any]:
+        """All of it, for a checkpoint. What differs between processes is in lists, in their order."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        progress = self.progress.state_dict()
+        own = {"random": self.world.collect(random_states()), "carried": self.world.collect(progress.pop("carried"))}
+        return {**parts, **own, "progress": progress}
+
+    def restore(self, states: dict[str, Any], guarded: bool = False) -> None:
+        """Take over `states`. guarded: but for the counts of what went wrong, which bound the going back.
+
+        Raises ValueError for the states of another model or of other settings; nothing can be said of this learner then.
+        """
+        own = self.world.process
+        if len(states.get("random", ())) != self.world.processes:
+            raise ValueError(
+                f"resume: the run was left by {len(states.get('random', ()))} processes, and now there are {self.world.processes}. "
+                "Start as many."
+            )
+        parts = {name: part for name, part in self._parts().items() if not (guarded and name == "guard")}
+        missing = parts.keys() - states.keys()
+        if missing:
+            raise ValueError(f"resume: the checkpoint has no {', '.join(sorted(missing))}: it was written with other settings.")
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(states[name])
+            self.progress.load_state_dict({**states["progress"], "carried": moved(states["carried"][own], self.world.device)})
+            restore_random(states["random"][own])
+        except (RuntimeError, KeyError, TypeError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"resume: the checkpoint belongs to another model or to other settings: {first}") from error
+
+    def _parts(self) -> dict[str, Any]:
+        """Everything with a state of its own."""
+        every = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "average": self.average, "guard": self.guard}
+        every |= {"room": self.room, "scaler": self.scaler, "clock": self.clock}
+        return {name: part for name, part in every.items() if part is not None}
+
+    def _learn(self, share: float, portion: Portion) -> Step:
+        """Loss and gradient of a part of the batch."""
+        with averaging(self.network, portion.last), numbers(self.settings.machine, self.world.device):
+            found = self.task.loss(self.network, portion.batch, portion.carried)
+            self.clock.lap("forward")
+            weight = portion.share * share
+            loss = found.loss if weight == 1 else found.loss * weight
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            self.clock.lap("backward")
+        return found._replace(loss=found.loss.detach())
+
+    def _undo(self) -> None:
+        self.optimizer.zero_grad()
+        self._moment.put_back()
+
+    def _descend(self, loss: float) -> float:
+        """Move the weights, unless a number is none; the gradient's norm."""
+        how = self.settings.optimisation
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        self.penalties.add()
+        norm = clip_gradient(self._weights, how.clip, how.clip_value)
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)  # which sees by itself what is not finite
+            self.scaler.update()
+        elif judge(loss, norm):
+            self.optimizer.step()
+        if judge(loss, norm):
+            self.penalties.constrain()
+            if self.average is not None:
+                self.average.update()
+        return norm
+
+    def _mend(self, batch: Any, found: Step, loss: float, norm: float, rate: float) -> str:
+        """After a step that did not reach the weights: find the culprit, keep the batch, and say what is to be done."""
+        progress = self.progress
+        self._undo()
+
+        names = None if self.names is None else self.names(progress.epoch, progress.step)
+        fault = self._agreed(self._culprit(batch, names))
+        decision = self.guard.decide(fault, f"epoch {progress.epoch + 1}, step {progress.step + 1} (rate {rate:.2g})", loss, norm)
+        kept = save_batch(self.faults, self.number, batch, fault, carried=progress.carried, names=names).said if self.faults else ""
+        said = f"{decision.said} {kept}".rstrip()
+        if decision.action == "stop":
+            raise NotFiniteError(said)
+        self.tell(said)
+        if decision.action == "skip":
+            progress.leave_out(found.carried if torch.isfinite(norms_of(found.carried)) else None)
+        return decision.action
+
+    def _culprit(self, batch: Any, names: Sequence[Any] | None) -> Fault:
+        """Where the step went wrong; in the parts in which it was taken, for as a whole it may not fit into memory."""
+        done = 0
+        for portion in split(batch, max(self.room.accumulate, self.room.parts), self.progress.carried):
+
+            def again(portion: Portion = portion) -> torch.Tensor:
+                with numbers(self.settings.machine, self.world.device):
+                    return self.task.loss(self.model, portion.batch, portion.carried).loss
+
+            count = item_count(portion.batch)
+            own = None if names is None else names[done : done + count]
+            fault = find_fault(self.model, again, portion.batch, portion.carried, own)
+            if fault.place != "nowhere":
+                return fault._replace(items=tuple(done + item for item in fault.items))
+            done += count
+        return fault
+
+    def _agreed(self, fault: Fault) -> Fault:
+        """The first process's that found one, in all."""
+        found = [Fault(**{**each, "items": tuple(each["items"])}) for each in self.world.collect(fault._asdict())]
+        return next((each for each in found if each.place != "nowhere"), found[0])
+
+
+def norms_of(state: Any) -> torch.Tensor:
+    """A number that is finite where all of a recurrent state is."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().float().abs().sum()
+    if isinstance(state, tuple | list):
+        return torch.stack([norms_of(part) for part in state]).sum() if state else torch.zeros(())
+    return torch.zeros(())
