@@ -1,40 +1,38 @@
 """Fitting: from a source to a trained model in a run folder. `twofold.fit` is `twofold train`."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from itertools import count
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from twofold.data.sources import Source
-from twofold.data.values import ImageSource, TextSource
+from twofold.data.values import ImageSource
 from twofold.layers.routes import routes_taken
-from twofold.preparing import OWN, Job, lasting, prepare, prepare_own
+from twofold.preparing import Job, Loss, begin_weights, prepare, prepare_own, understand
+from twofold.range_test import find_rate
 from twofold.run import Reading, Run
 from twofold.see.story import tell
 from twofold.see.watched import first_filters, samples
 from twofold.tasks.task import Task
 from twofold.train.faults import NotFiniteError
+from twofold.train.flat import flat
 from twofold.train.folder import RunFolder, told
-from twofold.train.initialising import initialise
 from twofold.train.joining import join
 from twofold.train.keeper import Keeper
 from twofold.train.learner import Learner
 from twofold.train.lock import locked
 from twofold.train.loop import learn
-from twofold.train.machine import device_of, moved, numbers
+from twofold.train.machine import Machine, device_of, placed
 from twofold.train.processes import World
-from twofold.train.rate_finder import RateCurve, put_back
-from twofold.train.rate_finder import find_rate as range_test
-from twofold.train.settings import Settings
+from twofold.train.settings import OWN, Settings
 from twofold.train.signals import StoppedError, Wish, listening
+from twofold.train.synchronised import synchronise
 from twofold.train.trackers import Trackers
 from twofold.train.watch import AfterEpoch, Lines, Watch
 
-Loss = Callable[[Any, Any], Tensor]
+__all__ = ["find_rate", "fit", "resume"]
 
 
 def fit(
@@ -52,67 +50,43 @@ def fit(
     after_epoch(epoch, score, scores) is called after every epoch, and ends the run where it raises.
     Raises ValueError for sources and settings that cannot be, before anything is written.
     """
-    wanted, prepared = _read(source, model, task, settings)
+    wanted, prepared = understand(source, model, task, settings)
     folder = RunFolder(out if out is not None else Path("runs") / (Path(wanted.source).resolve().stem or "run"))
     with torch.random.fork_rng(), join(device_of(wanted.machine).type) as world:
-        if world.first:
+        again = world.agree(world.restarts > 0 and any((folder.path / "state").glob("*.safetensors")))  # torchrun started it anew
+        if world.first and not again:
             folder.check_free(overwrite)
         torch.manual_seed(wanted.learning.seed)
-        return _train(prepared(world), folder, world, quiet, overwrite=overwrite, after_epoch=after_epoch)
+        return _train(prepared(world), folder, world, quiet, again=again, overwrite=overwrite, after_epoch=after_epoch)
 
 
-def resume(path: str | Path, *, model: nn.Module | None = None, force: bool = False, quiet: bool = False) -> Run:
-    """Go on with an interrupted run. model: that of a run whose model was a module of one's own.
+def resume(
+    path: str | Path, *, source: Any = None, model: nn.Module | None = None, task: Task | Loss | None = None, force: bool = False,
+    quiet: bool = False,
+) -> Run:  # fmt: skip
+    """Go on with an interrupted run. model: that of a run whose model was a module of one's own, as it was built; source and task: those
+    of a run on data of one's own. Batches that a DataLoader shuffles come as before only from the end of an epoch on.
 
     Raises ValueError where there is nothing to go on with, and, unless `force` is true, where its data or its model have changed.
     """
     folder = RunFolder(path)
     settings = folder.read_settings()
-    if settings.source == OWN:
-        raise ValueError(f"resume: {path} was trained on data of one's own, which it does not hold. Begin anew with fit(...).")
+    own = settings.source == OWN
+    if own and (source is None or model is None or task is None):
+        raise ValueError(f"resume: {path} was trained on data of one's own: give all as before, {_call(settings, path)}.")
+    if not own and (source is not None or task is not None):
+        raise ValueError(f"resume: {path} knows its source, {settings.source}, and what is learnt from it. Give no source and no task.")
     if settings.model == OWN and model is None:
-        raise ValueError(f"resume: {path} has a model of one's own: give it, as it was built, resume(path, model=...).")
+        raise ValueError(f"resume: {path} has a model of one's own: give it, as it was built, {_call(settings, path)}.")
+    if settings.model != OWN and model is not None:
+        raise ValueError(f"resume: {path} knows its model, {settings.model}, and builds it anew. Give none.")
     with torch.random.fork_rng(), join(device_of(settings.machine).type) as world:
         torch.manual_seed(settings.learning.seed)
-        job = prepare(settings, True, model, None, world.shard)
+        if own and model is not None and task is not None:
+            job = prepare_own(settings, source, model, task, world.shard)
+        else:
+            job = prepare(settings, True, model, None, world.shard)
         return _train(job, folder, world, quiet, again=True, force=force)
-
-
-def find_rate(source: Any, *, model: str | nn.Module = "", task: Task | Loss | None = None, steps: int = 100, **settings: Any) -> RateCurve:
-    """The learning rate range test of a training that `fit` with the same arguments would begin: its curve, and a suggestion.
-
-    A model that is given is as before afterwards, bit for bit.
-    """
-    wanted, prepared = _read(source, model, task, settings)
-    with torch.random.fork_rng():
-        torch.manual_seed(wanted.learning.seed)
-        world = World(device=device_of(wanted.machine))
-        job = prepared(world)
-        job.model.to(world.device)
-        if not isinstance(model, nn.Module):
-            _begin_weights(job, world)
-        learner = Learner(job.model, job.task, job.settings, job.data.training.steps(), world)
-        batches = (batch for epoch in count() for batch in job.data.training.epoch(epoch))
-        with put_back(job.model, learner.optimizer):
-            learner.begin()
-            return range_test(lambda rate: learner.step(next(batches), rate=rate).loss, steps=steps)
-
-
-def _read(source: Any, model: str | nn.Module, task: Task | Loss | None, given: dict[str, Any]) -> tuple[Settings, Callable[[World], Job]]:
-    """The settings, and what makes the job of them, once the world is known. Raises ValueError for what does not go together."""
-    module = model if isinstance(model, nn.Module) else None
-    named = {"model": model} if isinstance(model, str) and model else {"model": OWN} if module is not None else {}
-    if not isinstance(source, str | Path | ImageSource | TextSource):
-        if module is None or task is None:
-            example = "fit(data, model=..., task=torch.nn.functional.cross_entropy)"
-            raise ValueError(f"fit: data of your own need a model (a module) and a task (a loss, or a Task): {example}.")
-        wanted = Settings.of(OWN, **named, **given)
-        return wanted, lambda world: prepare_own(wanted, source, module, task, world.shard)
-    if task is not None:
-        raise ValueError("fit: a task is for data of your own; what is learnt from a source follows from the source. Leave task out.")
-    opened: Source | None = None if isinstance(source, str | Path) else source
-    wanted = Settings.of(lasting(source) if isinstance(source, str | Path) else source.name, **named, **given)
-    return wanted, lambda world: prepare(wanted, False, module, opened, world.shard)
 
 
 def _train(
@@ -120,16 +94,19 @@ def _train(
     after_epoch: AfterEpoch | None = None,
 ) -> Run:  # fmt: skip
     settings, lines = job.settings, Lines(quiet or not world.first)
+    _refuse_other_world(settings.machine, world)
     world.expect_same("processes: the settings", settings.model_dump(mode="json"))
     job.model.to(world.device)
     if not again:
-        _begin_weights(job, world)
+        begin_weights(job, world)
     if world.processes > 1:
+        if settings.machine.sync_batchnorm:
+            synchronise(job.model)
         world.reseed(settings.learning.seed)
     trackers = Trackers(settings.watching, lines.say, _drawn(job)) if world.first else None
     learner = Learner(job.model, job.task, settings, job.data.training.steps(), world, folder.path / "faults", lines.say)
     keeper = Keeper(folder, settings.keeping, job.description, lines.say, {} if trackers is None else {"trackers": trackers})
-    with locked(folder.path) if world.first else nullcontext(), listening() as wish:
+    with _held(folder, world), listening() as wish:
         if again:
             _take_up(learner, keeper, job, folder, force)
         else:
@@ -137,14 +114,46 @@ def _train(
                 folder.check_free(overwrite)  # once more: another run may have been made meanwhile
                 folder.clear()
                 folder.write_settings(settings)
-            keeper.begin(learner)
-        with _tracked(trackers, job, folder, learner.number) as scores:
-            _learn(learner, keeper, job, Watch(learner, keeper, trackers, wish, lines, after_epoch))
-            if learner.unfinished():
-                _leave_valid(folder, keeper, learner, wish)
-            if world.first:
-                scores.append(_finish(learner, keeper, job, folder))
-    return Run(folder, settings, job.model, job.reading or Reading(), job.task)
+            try:
+                keeper.begin(learner)
+            except ValueError:
+                folder.clear()  # nothing was trained: the same command may come again
+                raise
+        try:
+            with _tracked(trackers, job, folder, learner.number) as scores:
+                _learn(learner, keeper, job, Watch(learner, keeper, trackers, wish, lines, after_epoch))
+                if learner.unfinished():
+                    _leave_valid(folder, keeper, learner, wish)
+                if world.first:
+                    scores.append(_finish(learner, keeper, job, folder))
+        except Exception:
+            keeper.wait()  # whoever comes next shall find no write going on
+            if world.first and not (again or learner.number or (folder.path / "faults").exists()):
+                folder.clear()  # nothing was trained: the same call, mended, may come again
+            raise
+    job.model.cpu()
+    return Run(folder, settings, job.model, job.reading or Reading(), job.task, scores[0] if scores else None)
+
+
+def _refuse_other_world(machine: Machine, world: World) -> None:
+    """Raise ValueError where the settings ask for other processes than there are."""
+    if machine.processes not in (1, world.processes):
+        raise ValueError(
+            f"processes={machine.processes}: there {'is' if world.processes == 1 else 'are'} {world.processes}. From Python, start as many "
+            f"with torchrun --nproc-per-node {machine.processes}; twofold train --processes {machine.processes} starts them by itself."
+        )
+    if machine.sync_batchnorm and world.processes == 1:
+        raise ValueError("sync_batchnorm is for several processes, and this one is alone. Leave it out, or take --processes 2.")
+
+
+@contextmanager
+def _held(folder: RunFolder, world: World) -> Iterator[None]:
+    """A block in which no other process writes the folder. Raises ValueError where one does, and where nobody can."""
+    with ExitStack() as held:
+        if world.first:
+            with told(folder.path):
+                held.enter_context(locked(folder.path))
+        yield
 
 
 @contextmanager
@@ -154,8 +163,9 @@ def _tracked(trackers: Trackers | None, job: Job, folder: RunFolder, number: int
     if trackers is None:
         yield scores
         return
-    example = job.task.example(next(iter(job.data.training.epoch(0)))) if job.settings.watching.graph else ()
     with torch.random.fork_rng():
+        drawn = job.settings.watching.graph and not number
+        example = job.task.example(next(placed(job.data.training.epoch(0), job.model))) if drawn else ()
         trackers.begin(folder.path, job.settings.model_dump(mode="json"), job.model, example, number)
     try:
         yield scores
@@ -171,18 +181,7 @@ def _drawn(job: Job) -> Callable[[nn.Module], Any] | None:
     if not isinstance(source, ImageSource):
         return first_filters
     held = source.validation
-    return lambda model: first_filters(model) | samples(model, held.x_BCHW, held.y_B, source.preparation, source.classes)
-
-
-def _begin_weights(job: Job, world: World) -> None:
-    """The initial weights of the settings, and a look at them."""
-    machine = job.settings.machine
-
-    def loss(model: nn.Module, batch: Any) -> Tensor:
-        with numbers(machine, world.device):
-            return job.task.loss(model, moved(batch, world.device), None).loss
-
-    initialise(job.model, job.settings.initialisation, job.data.training.epoch(0), loss)
+    return lambda model: first_filters(model) | samples(model, held, source.preparation, source.classes)
 
 
 def _learn(learner: Learner, keeper: Keeper, job: Job, watch: Watch) -> None:
@@ -201,7 +200,7 @@ def _learn(learner: Learner, keeper: Keeper, job: Job, watch: Watch) -> None:
 
 def _finish(learner: Learner, keeper: Keeper, job: Job, folder: RunFolder) -> dict[str, Any]:
     """The final scores, of the best weights, and the report."""
-    keeper.finish()
+    keeper.finish(learner)
     folder.read_weights(job.model)
     run, progress, clock = Run(folder, job.settings, job.model, job.reading or Reading(), job.task), learner.progress, learner.clock
     final: dict[str, Any] = {"final": True, "best_epoch": progress.best_epoch, "step": learner.number}
@@ -210,26 +209,40 @@ def _finish(learner: Learner, keeper: Keeper, job: Job, folder: RunFolder) -> di
         validation = run.judge(job.source.validation)
         test = run.judge(job.source.test) if job.source.test is not None else None
     else:
-        validation = job.task.evaluate(job.model, job.data.validation())
-        test = job.task.evaluate(job.model, job.test()) if job.test is not None else None
+        validation = job.task.evaluate(job.model, placed(job.data.validation(), job.model))
+        test = job.task.evaluate(job.model, placed(job.test(), job.model)) if job.test is not None else None
+    job.model.cpu()
     final |= {"validation": validation.scores, **({"test": test.scores} if test else {})}
     final |= {"routes": routes_taken(job.model), "time": {phase: round(share, 4) for phase, share in clock.shares().items()}}
     final |= {"stopped_epoch": progress.stopped_epoch} if progress.stopped_epoch else {}
-    with told(folder.path):
-        tell(folder.path, job.model, job.task, job.source, test or validation, progress.history, final, job.settings.model_dump())
-    folder.write_rows([*progress.history, final])  # last: a run with final scores has everything
+    try:
+        with told(folder.path):
+            tell(folder.path, job.model, job.task, job.source, test or validation, progress.history, final, job.settings.model_dump())
+        folder.write_rows([*progress.history, final])  # last: a run with final scores has everything
+    except ValueError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        keeper.tell(f"{error} The weights are kept; the report and the final scores are not: twofold train --resume {folder.path}")
     return final
 
 
 def _take_up(learner: Learner, keeper: Keeper, job: Job, folder: RunFolder, force: bool) -> None:
     """The learner where the last session left it. Raises ValueError where that was with other data or another model, or is complete."""
-    keeper.take_up(learner, check=lambda described: None if force else _refuse_changed(folder, described, job))
+    keeper.take_up(learner, lambda described, settings: None if force else _refuse_changed(folder, described, settings, job))
     rows = folder.read_rows() if learner.world.first and (folder.path / "metrics.jsonl").exists() else []
     if learner.world.agree(bool(rows) and "final" in rows[-1]) and not learner.unfinished():
         raise ValueError(f"resume: {folder.path} is complete: {learner.progress.epoch} epochs are done. Train anew for more.")
 
 
-def _refuse_changed(folder: RunFolder, before: dict[str, Any], job: Job) -> None:
+def _refuse_changed(folder: RunFolder, before: dict[str, Any], settings: dict[str, Any], job: Job) -> None:
+    """Raise ValueError where the data, the model or settings that decide the weights are not those of the checkpoint."""
+    then, now = (_deciding(each) for each in (settings, job.settings.model_dump(mode="json")))
+    edited = [f"{name} was {then[name]}, now {now[name]}" for name in then.keys() & now.keys() if then[name] != now[name]]
+    if edited:
+        raise ValueError(
+            f"resume: settings.yaml of {folder.path} was changed since it was begun: {'; '.join(sorted(edited))}. "
+            "Change it back, train anew, or go on all the same with --force."
+        )
     changed = [name for name, value in job.description.items() if name != "twofold" and before.get(name) != value]
     if changed == ["fingerprint"]:
         raise ValueError(
@@ -237,11 +250,30 @@ def _refuse_changed(folder: RunFolder, before: dict[str, Any], job: Job) -> None
             "kind. Restore them, train anew, or go on all the same with --force."
         )
     if changed:
-        differences = "; ".join(f"{name} was {_short(before.get(name))}, now {_short(job.description[name])}" for name in changed)
+        differences = "; ".join(line for name in changed for line in _differences(name, before.get(name), job.description[name]))
         raise ValueError(
             f"resume: the source or the model changed since {folder.path} was begun ({', '.join(changed)} differ): {differences}. "
             "Train anew, or go on all the same with --force."
         )
+
+
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, by flat names, that the weights depend on and that nothing else watches over."""
+    parts = ("learning", "streams", "optimisation", "scheduling", "regularisation", "augmentation", "machine")
+    freely = ("device", "processes", "workers")
+    return {name: value for name, value in flat({part: settings.get(part, {}) for part in parts}).items() if name not in freely}
+
+
+def _differences(name: str, before: Any, now: Any) -> list[str]:
+    """What has become another value, innermost names first of all; of long lists what is gone and what is new."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        inner = [_differences(f"{name}.{key}", before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)]
+        return [line for lines in inner for line in lines]
+    if isinstance(before, list) and isinstance(now, list):
+        gone, new = [each for each in before if each not in now], [each for each in now if each not in before]
+        if gone or new:
+            return [f"{name} lost {_short(gone)} and won {_short(new)}"]
+    return [f"{name} was {_short(before)}, now {_short(now)}"]
 
 
 def _short(value: Any) -> str:
@@ -252,11 +284,18 @@ def _short(value: Any) -> str:
 def _leave_valid(folder: RunFolder, keeper: Keeper, learner: Learner, wish: Wish) -> None:
     """After a signal: keep the state of this step and, before the first epoch's end, the weights as they are; then say how to go on."""
     keeper.stopped(learner)
-    keeper.finish()
-    progress = learner.progress
-    kept = f"the weights of epoch {progress.best_epoch}" if progress.best_epoch else "the weights of the last step"
+    keeper.wait()
+    progress, epoch = learner.progress, keeper.written()
+    kept = "no weights" if epoch is None else f"the weights of epoch {epoch}" if epoch else "the weights of the last step"
     raise StoppedError(
         f"Stopped in epoch {progress.epoch + 1} after {progress.step} of {learner.steps} steps; {folder.path} holds {kept}. "
-        f"Go on with: twofold train --resume {folder.path}",
+        f"Go on with: {_call(learner.settings, folder.path)}",
         *([wish.number] if wish.number is not None else []),
     )
+
+
+def _call(settings: Settings, path: str | Path) -> str:
+    """How to go on with a run: the command, or, for parts of one's own, what Python needs."""
+    if settings.source == OWN:
+        return f'twofold.resume("{path}", source=..., model=..., task=...)'
+    return f'twofold.resume("{path}", model=...)' if settings.model == OWN else f"twofold train --resume {path}"

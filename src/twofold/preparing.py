@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from twofold import __version__
@@ -18,15 +19,20 @@ from twofold.run import Reading
 from twofold.tasks.classify import Classification
 from twofold.tasks.language import Language
 from twofold.tasks.task import Task
-from twofold.train.batches import PictureBatches, TextBatches, pictures_in_order, text_in_order
+from twofold.train.batches import TextBatches, text_in_order
+from twofold.train.initialising import initialise
 from twofold.train.loop import Data
+from twofold.train.machine import moved, numbers
 from twofold.train.own import OwnBatches, OwnTask
 from twofold.train.penalties import set_dropout
+from twofold.train.processes import World
 from twofold.train.recipes import recipe
-from twofold.train.settings import Settings
+from twofold.train.settings import OWN, Learning, Settings
 from twofold.train.shards import WHOLE, Shard
+from twofold.train.streaming import batches_of, in_order
 
-OWN = "own"  # the architecture of a model that a user brought, and the source of data that a user brought
+Loss = Callable[[Any, Any], Tensor]
+METHODS = ("loss", "evaluate", "rank", "example", "explain")  # of a task
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,25 @@ class Job:
     source: Source | None = None
     reading: Reading | None = None
     test: Callable[[], Iterable[Any]] | None = None
+
+
+def understand(
+    source: Any, model: str | nn.Module, task: Task | Loss | None, given: dict[str, Any]
+) -> tuple[Settings, Callable[[World], Job]]:
+    """The settings, and what makes the job of them, once the world is known. Raises ValueError for what does not go together."""
+    module = model if isinstance(model, nn.Module) else None
+    named = {"model": model} if isinstance(model, str) and model else {"model": OWN} if module is not None else {}
+    if not isinstance(source, str | Path | ImageSource | TextSource):
+        if module is None or task is None:
+            example = "fit(data, model=..., task=torch.nn.functional.cross_entropy)"
+            raise ValueError(f"fit: data of your own need a model (a module) and a task (a loss, or a Task): {example}.")
+        wanted = Settings.of(OWN, **named, **given)
+        return wanted, lambda world: prepare_own(wanted, source, module, task, world.shard)
+    if task is not None:
+        raise ValueError("fit: a task is for data of your own; what is learnt from a source follows from the source. Leave task out.")
+    opened: Source | None = None if isinstance(source, str | Path) else source
+    wanted = Settings.of(lasting(source) if isinstance(source, str | Path) else source.name, **named, **given)
+    return wanted, lambda world: prepare(wanted, False, module, opened, world.shard)
 
 
 def lasting(source: str | Path) -> str:
@@ -75,7 +100,7 @@ def prepare(wanted: Settings, settled: bool, model: nn.Module | None = None, sou
     return Job(settings, model, task, data, described, source, reading)
 
 
-def prepare_own(settings: Settings, data: Any, model: nn.Module, task: Task | Callable[[Any, Any], Tensor], shard: Shard = WHOLE) -> Job:
+def prepare_own(settings: Settings, data: Any, model: nn.Module, task: Task | Loss, shard: Shard = WHOLE) -> Job:
     """The job of a model, a loss (or a task) and data of one's own: (training, validation) or (training, validation, test).
 
     Raises ValueError for data of another form.
@@ -83,14 +108,45 @@ def prepare_own(settings: Settings, data: Any, model: nn.Module, task: Task | Ca
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         got = f"{len(data)} values" if isinstance(data, tuple | list) else type(data).__name__
         raise ValueError(f"fit: expected data of one's own as (training, validation) or (training, validation, test), got {got}.")
+    usual = {"label_smoothing": 0.0}  # the loss is the user's own
+    settings = settings.with_recipe(usual)
+    settings.refuse_foreign(Settings.of(OWN).with_recipe(usual), OWN)
     learning = settings.learning
-    parts = [OwnBatches(part, learning.batch_size, learning.seed) for part in data]
-    training = OwnBatches(data[0], learning.batch_size, learning.seed, shard)
+    with torch.random.fork_rng():  # to look into the data draws nothing of what training draws
+        training = OwnBatches(data[0], learning.batch_size, learning.seed, shard)
+        others = [OwnBatches(part, learning.batch_size, learning.seed) for part in data[1:]]
+        training.steps()
+    if not any(part.is_set for part in (training, *others)) and learning.batch_size != Learning().batch_size:
+        raise ValueError(f"fit: batch_size={learning.batch_size} is for data sets: your data are batches already. Leave batch_size out.")
+    if training.is_set and learning.batch_size % learning.accumulate:
+        raise ValueError(f"fit: batch_size={learning.batch_size} cannot be taken in accumulate={learning.accumulate} equal parts.")
     drop(model, settings)
     described = {**describe_own(model, settings), "twofold": __version__, "task": OWN}
-    own = task if hasattr(task, "evaluate") else OwnTask(task)
-    test = parts[2].in_order if len(parts) == 3 else None
-    return Job(settings, model, own, Data(training, parts[1].in_order), described, test=test)  # type: ignore[arg-type]
+    test = others[1].in_order if len(others) == 2 else None
+    return Job(settings, model, _own_task(task), Data(training, others[0].in_order), described, test=test)
+
+
+def _own_task(given: Task | Loss) -> Task:
+    """A task as it is, a loss as a task. Raises ValueError for half a task, and for what is neither."""
+    if not hasattr(given, "evaluate"):
+        if not callable(given):
+            raise ValueError(f"fit: expected task to be a loss(output, target) or a Task, got {type(given).__name__}.")
+        return OwnTask(given)
+    missing = [name for name in METHODS if not callable(getattr(given, name, None))]
+    if missing:
+        raise ValueError(f"fit: {type(given).__name__} is no whole Task: it has no {' and no '.join(missing)}. See tasks/task.py.")
+    return given  # type: ignore[return-value]  # it has all that a Task has
+
+
+def begin_weights(job: Job, world: World) -> None:
+    """The initial weights of the settings, and a look at them."""
+    machine = job.settings.machine
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        with numbers(machine, world.device):
+            return job.task.loss(model, moved(batch, world.device), None).loss
+
+    initialise(job.model, job.settings.initialisation, job.data.training.epoch(0), loss)
 
 
 def describe_own(model: nn.Module, settings: Settings) -> dict[str, Any]:
@@ -138,6 +194,7 @@ def _of_source(settings: Settings, source: Source, reading: Reading, shard: Shar
     augmenter = None if recipe_of == Recipe() else Augmenter(recipe_of, learning.seed)
     mixes = against.mixup or against.cutmix
     mixing = Mixing(len(reading.classes), against.mixup, against.cutmix, against.label_smoothing, learning.seed) if mixes else None
-    pictures = PictureBatches(source.train, kind, learning.batch_size, learning.seed, shard, augmenter, mixing)
+    workers = settings.machine.workers
+    pictures = batches_of(source.train, kind, learning.batch_size, learning.seed, shard, workers, augmenter, mixing)
     task = Classification(reading.classes, against.label_smoothing)
-    return task, Data(pictures, lambda: pictures_in_order(images, kind))
+    return task, Data(pictures, lambda: in_order(images, kind, workers=workers))

@@ -3,7 +3,7 @@
 This page and fitting.py join the floors of the house; nothing below imports them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from twofold.data.pictures import read_image
 from twofold.data.preparation import CHANNELS, Preparation
 from twofold.data.sources import ImageSource, Source, TextSource, open_source, task_of
-from twofold.data.values import Images, Text, Whole
+from twofold.data.values import Labelled, Text, Whole
 from twofold.data.vocabulary import Vocabulary
 from twofold.data.whole import conform, read_pictures_whole, read_text_whole
 from twofold.models import catalogue
@@ -21,9 +21,12 @@ from twofold.tasks.classify import Classification, Pictures, predict
 from twofold.tasks.language import Language
 from twofold.tasks.sampling import Sampling, continue_text
 from twofold.tasks.task import Evaluation, Task
-from twofold.train.batches import EVALUATION_BATCH, pictures_in_order, text_in_order
+from twofold.train.batches import EVALUATION_BATCH, text_in_order
 from twofold.train.folder import RunFolder
+from twofold.train.machine import moved, placed
+from twofold.train.own import OwnTask
 from twofold.train.settings import Settings
+from twofold.train.streaming import in_order
 
 SPLITS = ("train", "validation", "test")
 
@@ -78,7 +81,9 @@ class Reading(NamedTuple):
         return self.vocabulary is not None or self.preparation is not None
 
     @property
-    def task(self) -> Classification | Language:
+    def task(self) -> Classification | Language | OwnTask:
+        if not self.known:
+            return OwnTask(_no_loss)
         return Classification(self.classes) if self.vocabulary is None else Language()
 
     def model_config(self) -> dict[str, int]:
@@ -95,12 +100,19 @@ class Reading(NamedTuple):
         }
 
 
+def _no_loss(output: Any, target: Any) -> Tensor:
+    raise ValueError("evaluate: a run folder holds no loss of one's own: build the task with it, OwnTask(loss).")
+
+
 class Run:
     """A trained model in its run folder. `settings`, `metrics`, `model` and `reading` are there to be read."""
 
-    def __init__(self, folder: RunFolder, settings: Settings, model: nn.Module, reading: Reading, task: Task | None = None) -> None:
+    def __init__(
+        self, folder: RunFolder, settings: Settings, model: nn.Module, reading: Reading, task: Task | None = None,
+        final: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         self.folder, self.settings, self.model, self.reading = folder, settings, model.eval(), reading
-        self.task = task or reading.task
+        self.task, self._final = task or reading.task, final
 
     @property
     def path(self) -> Path:
@@ -114,6 +126,8 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """The final scores: {"best_epoch": ..., "validation": {...}, "test": {...}}. Raises ValueError for a run that has not ended."""
+        if self._final is not None:
+            return self._final
         rows = self.folder.read_rows()
         if not rows or "final" not in rows[-1]:
             raise ValueError(f"{self.path} has no final scores: its training did not end. Go on with: twofold train --resume {self.path}")
@@ -127,6 +141,7 @@ class Run:
         """
         if split is not None and split not in SPLITS:
             raise ValueError(f"evaluate: expected a split of {', '.join(SPLITS)}, got {split!r}.")
+        self._refuse_unknown("evaluate")
         if source is None:
             return self.judge(self._own(split or "test"))
         if split is not None:
@@ -136,14 +151,17 @@ class Run:
         notes = (*whole.notes, *(f"skipped {path}: {reason}" for path, reason in whole.skipped))
         return judged._replace(details={**judged.details, "notes": notes})
 
-    def judge(self, part: Images | Text) -> Evaluation:
+    def judge(self, part: Labelled | Text) -> Evaluation:
         """Scores on texts in the codes of this model, or on pictures in its form and with its class numbers."""
         if isinstance(part, Text):
-            return Language.of(part).evaluate(self.model, text_in_order(part))
-        return Classification(self.reading.classes).evaluate(self.model, pictures_in_order(part, self._for_pictures("evaluate")))
+            return Language.of(part).evaluate(self.model, placed(text_in_order(part), self.model))
+        pictures = in_order(part, self._for_pictures("evaluate"), workers=self.settings.machine.workers)
+        judged = Classification(self.reading.classes).evaluate(self.model, placed(pictures, self.model))
+        return judged._replace(details=moved(judged.details, torch.device("cpu")))
 
     def open(self) -> Source:
         """The run's own source."""
+        self._refuse_unknown("open")
         return open_source(self.settings.source, self.settings.data, self.reading.vocabulary)
 
     def open_whole(self, source: str | Path) -> Whole:
@@ -153,15 +171,15 @@ class Run:
             return read_text_whole(source, self.reading.vocabulary)
         return read_pictures_whole(source, self.reading.classes, self._for_pictures("evaluate"))
 
-    def _own(self, split: str) -> Images | Text:
+    def _own(self, split: str) -> Labelled | Text:
         """A split of the run's own source, which may have changed since."""
         self._refuse_other(self.settings.source)
         opened = self.open()
-        part: Images | Text | None = getattr(opened, split)
+        part: Labelled | Text | None = getattr(opened, split)
         if part is None:
             raise ValueError(f"evaluate: {opened.name} has no {split} split. Take another: --split validation")
         if isinstance(opened, ImageSource):
-            assert isinstance(part, Images)
+            assert not isinstance(part, Text)
             return conform(opened, part, self.reading.classes, self._for_pictures("evaluate"))
         return part
 
@@ -184,23 +202,35 @@ class Run:
             )
         if not wanted:
             return []
-        read = [self._read(picture, kind, resize) for picture in wanted]
+
+        def batches() -> Iterator[Pictures]:
+            for first in range(0, len(wanted), EVALUATION_BATCH):
+                x_BCHW = torch.stack([self._read(picture, kind, resize) for picture in wanted[first : first + EVALUATION_BATCH]])
+                yield Pictures(kind.normalise(x_BCHW), torch.zeros(len(x_BCHW)))
+
         names = [str(p) if not isinstance(p, Tensor) else f"picture {i}" for i, p in enumerate(wanted)]
-        x_BCHW = kind.normalise(torch.stack(read))
-        logits_BN, _ = predict(self.model, [Pictures(x, torch.zeros(len(x))) for x in x_BCHW.split(EVALUATION_BATCH)])
+        logits_BN, _ = predict(self.model, batches())
         return [self._said(name, row) for name, row in zip(names, logits_BN.softmax(1), strict=True)]
 
     def sample(self, prompt: str = "", length: int = 200, how: Sampling | None = None) -> str:
         """`length` tokens that the language model writes after the prompt. Raises ValueError for a classifier or an unknown character."""
+        self._refuse_unknown("sample")
         if self.reading.vocabulary is None:
             raise ValueError(
                 f"sample: the model of {self.path} names the class of pictures; only language models write. Try: twofold predict"
             )
         return continue_text(self.model, self.reading.vocabulary, prompt, length, how or Sampling())
 
-    def _for_pictures(self, who: str) -> Preparation:
+    def _refuse_unknown(self, who: str) -> None:
+        """Raise ValueError for a model of which it is not known what it reads."""
         if not self.reading.known:
-            raise ValueError(f"{who}: the model of {self.path} was trained on data of your own, which it cannot read: call run.model.")
+            raise ValueError(
+                f"{who}: the model of {self.path} was trained on data of your own, which it cannot read: call run.model, or "
+                "run.task.evaluate(run.model, batches)."
+            )
+
+    def _for_pictures(self, who: str) -> Preparation:
+        self._refuse_unknown(who)
         if self.reading.preparation is None:
             raise ValueError(f"{who}: the model of {self.path} continues text; it does not look at pictures. Try: twofold sample")
         return self.reading.preparation

@@ -53,6 +53,14 @@ def test_the_worst_mistakes_are_the_most_confident_wrong_ones_with_the_share_of_
     assert "2 of 3 wrong among 4 predictions" in figure.axes[0].texts[0].get_text()
 
 
+def test_the_worst_may_be_given_alone_with_how_many_there_are():
+    figure = mistakes(pictures(1), [2], [1], [0.8], [0.15], CLASSES, among=(30, 4000))
+    assert "1 of 30 wrong among 4,000 predictions" in figure.axes[0].texts[0].get_text()
+    assert [text.get_text() for text in mistakes(pictures(0), [], [], [], [], CLASSES, among=(0, 70)).texts][
+        1
+    ] == "All 70 predictions are right."
+
+
 def test_equal_confidence_keeps_the_order():
     figure = mistakes(pictures(3), [0, 1, 2], [1, 2, 0], [0.5] * 3, [0.5] * 3, CLASSES)
     assert [word for word in words(figure) if word.startswith("true")] == ["true cat", "true dog", "true eel"]

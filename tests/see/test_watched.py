@@ -3,6 +3,7 @@
 import torch
 
 from twofold.data.preparation import Preparation
+from twofold.data.values import Images
 from twofold.models.catalogue import build
 from twofold.see.watched import first_filters, samples
 
@@ -24,9 +25,10 @@ def test_the_same_pictures_are_named_by_the_model_as_it_is_now():
     with torch.no_grad():
         model.fc3.weight.zero_()
         model.fc3.bias.copy_(torch.tensor([0.0, 50.0, 0.0]))
-    x_BCHW, y_B = torch.zeros(40, 1, 12, 12, dtype=torch.uint8), torch.tensor([0, 1] * 20)
+    y_B = torch.tensor([0, 1] * 20)
+    held = Images(torch.zeros(40, 1, 12, 12, dtype=torch.uint8), y_B, ("",) * 40)
     kind = Preparation("L", 12, 12, (0.0,), (1.0,))
-    first, again = (samples(model, x_BCHW, y_B, kind, ("cat", "dog", "owl"))["samples"] for _ in range(2))
+    first, again = (samples(model, held, kind, ("cat", "dog", "owl"))["samples"] for _ in range(2))
     assert words(first) == words(again) and model.training
     right = int(y_B[torch.randperm(40, generator=torch.Generator().manual_seed(0))[:32]].sum())
     said = " ".join(words(first))

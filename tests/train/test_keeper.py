@@ -32,7 +32,7 @@ def end_epoch(learner, keeper, accuracy, change=1.0):
         if learner.average:
             learner.average.update()
     keeper.epoch(learner, learner.progress.end_epoch({**ROW, "validation": {"accuracy": accuracy}}, (accuracy,)))
-    keeper.finish()
+    keeper.finish(learner)
     return learner.model.weight.detach().clone()
 
 
@@ -62,7 +62,7 @@ def test_after_patience_everything_is_that_of_the_best_epoch_but_the_log(tmp_pat
     best = [end_epoch(learner, keeper, accuracy) for accuracy in (0.8, 0.9, 0.7, 0.6)][1]
     learner.optimizer.param_groups[0]["lr"] = 7.0
     keeper.end_early(learner)
-    keeper.finish()
+    keeper.wait()
     progress = learner.progress
     assert torch.equal(learner.model.weight, best) and learner.optimizer.param_groups[0]["lr"] != 7.0
     assert (progress.epoch, progress.stopped_epoch, len(progress.history)) == (2, 4, 4)
@@ -109,21 +109,21 @@ def test_checkpoints_within_an_epoch_are_due_by_the_clock(tmp_path, monkeypatch)
     assert keeper.due(learner)
     keeper.save(learner)
     assert not keeper.due(learner)
-    keeper.finish()
+    keeper.wait()
 
 
 def test_what_was_stopped_before_the_first_epoch_has_weights_all_the_same(tmp_path):
     learner, keeper, _ = build(tmp_path)
     learner.progress.step = 2
     keeper.stopped(learner)
-    keeper.finish()
+    keeper.wait()
     assert torch.equal(written(keeper), learner.model.weight) and keeper.folder.read_description()["classes"] == ["a"]
 
 
-def test_the_one_who_takes_up_may_look_at_the_description_first(tmp_path):
+def test_the_one_who_takes_up_may_look_at_description_and_settings_first(tmp_path):
     learner, keeper, _ = build(tmp_path)
     keeper.begin(learner)
-    keeper.finish()
+    keeper.wait()
     seen = []
-    keeper.take_up(learner, check=seen.append)
-    assert seen == [{"architecture": "x", "classes": ["a"]}]
+    keeper.take_up(learner, lambda *found: seen.extend(found))
+    assert seen == [{"architecture": "x", "classes": ["a"]}, learner.settings.model_dump(mode="json")]

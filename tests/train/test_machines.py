@@ -13,7 +13,8 @@ import torch
 from twofold.train.processes import World
 
 HERE = Path(__file__).parent
-APART = ["unshare", "--map-root-user", "--net", "--mount", "sh", str(HERE / "two_machines.sh")]
+ALONE = ["--pid", "--fork", "--kill-child", "--mount-proc"]  # what runs there ends with the test
+APART = ["unshare", "--map-root-user", "--net", "--mount", *ALONE, "sh", str(HERE / "two_machines.sh")]
 
 
 def run(*command, **environment):

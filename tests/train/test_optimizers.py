@@ -9,7 +9,7 @@ import torch
 
 from twofold import nn
 from twofold.models import catalogue
-from twofold.train.optimizers import Optimisation, Together, build_optimizer, clip_gradient, describe, give_rate, inner_matrices
+from twofold.train.optimizers import MEMORYLESS, Optimisation, Together, build_optimizer, clip_gradient, describe, give_rate, inner_matrices
 
 KINDS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "muon")
 
@@ -62,7 +62,7 @@ def test_each_step_is_its_law(kind):
     weight = nn.Parameter(torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64))
     model = nn.Module()
     model.weight = weight
-    optimizer = build_optimizer(model, Optimisation(optimizer=kind, learning_rate=0.1, momentum=0.7, weight_decay=0.05))
+    optimizer = build_optimizer(model, Optimisation(optimizer=kind, learning_rate=0.1, weight_decay=0.05, **({} if kind in MEMORYLESS else {"momentum": 0.7})))
     law = Law(kind, weight.detach().clone(), 0.1, 0.7, 0.05)
     for step in range(5):
         g = torch.tensor([[3.0, -1.0, 0.2]], dtype=torch.float64) * (step - 2.5)
@@ -85,7 +85,8 @@ THEIRS = {
 @pytest.mark.parametrize("kind", THEIRS)
 def test_each_is_torchs_own_in_its_fastest_form(kind):
     ours, theirs = deep(), deep()
-    optimizer = build_optimizer(ours, Optimisation(optimizer=kind, learning_rate=0.01, momentum=0.8, weight_decay=0.1))
+    momentum = {} if kind in MEMORYLESS else {"momentum": 0.8}
+    optimizer = build_optimizer(ours, Optimisation(optimizer=kind, learning_rate=0.01, weight_decay=0.1, **momentum))
     groups = [
         {"params": [p for p in theirs.parameters() if (p.dim() >= 2) is decays], "weight_decay": 0.1 * decays} for decays in (True, False)
     ]

@@ -6,7 +6,7 @@ import pytest
 
 from twofold.data.options import DataOptions
 from twofold.train.recipes import LANGUAGE
-from twofold.train.settings import Settings
+from twofold.train.settings import OWN, Settings
 
 
 def test_flat_names_find_their_part():
@@ -35,6 +35,14 @@ def test_settings_of_another_task_are_refused_where_they_say_something_unusual()
     Settings.of("x", label_smoothing=0.0, window=9).refuse_foreign(usual, "language")
 
 
+def test_what_ones_own_data_have_no_use_for_is_refused():
+    for name, value in (("window", 9), ("mixup", 0.2), ("augment", "flip"), ("limit", 5000), ("image_size", 9)):
+        with pytest.raises(ValueError, match=rf"settings: {name}=.* is for sources with a name or a path: your own data are taken as they"):
+            Settings.of(OWN, **{name: value}).refuse_foreign(Settings.of(OWN), OWN)
+    own = Settings.of(OWN, accumulate=5, momentum=0.0, optimizer="sgd")  # batches of one's own are of whatever size
+    own.refuse_foreign(Settings.of(OWN), OWN)
+
+
 def test_settings_survive_being_written():
     settings = Settings.of("digits", epochs=3, limit=2000)
     values = settings.model_dump()
@@ -44,7 +52,7 @@ def test_settings_survive_being_written():
 
 BAD = {
     "unknown": (lambda: Settings.of("digits", epoch=3), "settings: no setting 'epoch'. Did you mean \"epochs\"?"),
-    "strange": (lambda: Settings.of("digits", zzz=3), "There are limit, image_size, unit, epochs"),
+    "strange": (lambda: Settings.of("digits", zzz=3), "There are limit, image_size, unit"),
     "zero": (lambda: Settings.of("digits", epochs=0), "settings: learning.epochs: expected 1 or more, got 0."),
     "kind": (lambda: Settings.of("digits", learning_rate="fast"), "settings: optimisation.learning_rate: expected a number, got 'fast'."),
     "choice": (lambda: Settings.of("digits", optimizer="adm"), "'rmsprop', 'adam', 'adamw' or 'muon', got 'adm'."),
@@ -59,7 +67,30 @@ BAD = {
     "shape": (lambda: Settings.checked({"source": "digits", "data": 3}), "settings: data: expected names and values, got 3."),
     "name": (lambda: Settings.of("digits", model=3), "settings: model: expected text, got 3."),
     "data": (lambda: Settings.of("digits", limit=3), "limit: expected a whole number of characters, 1,000 or more, got 3"),
-    "extra": (lambda: Settings.checked({"source": "digits", "learning": {"epoch": 3}}), "settings: no setting 'learning.epoch'."),
+    "extra": (
+        lambda: Settings.checked({"source": "digits", "learning": {"epoch": 3}}),
+        "settings: no setting 'learning.epoch'. Did you mean \"epochs\"?",
+    ),
+    "elsewhere": (
+        lambda: Settings.checked({"source": "digits", "learning": {"window": 3}}),
+        "settings: no setting 'learning.window'. It belongs to streams.",
+    ),
+    "part": (lambda: Settings.checked({"source": "digits", "learnin": {}}), "settings: no setting 'learnin'. Did you mean \"learning\"?"),
+    "parts": (lambda: Settings.of("digits", batch_size=32, accumulate=5), "batch_size=32 cannot be taken in accumulate=5 equal parts"),
+    "patience": (
+        lambda: Settings.of("digits", schedule="plateau", patience=3),
+        "rate_patience=3 never comes to an end, for patience=3 ends the run first. Take a smaller rate_patience",
+    ),
+    "momentum": (
+        lambda: Settings.of("digits", optimizer="sgd", momentum=0.8),
+        "momentum=0.8 is read by nothing: sgd has none. Take optimizer=momentum or nesterov, or leave momentum out.",
+    ),
+    "low momentum": (
+        lambda: Settings.of("digits", optimizer="rmsprop", schedule="one-cycle", low_momentum=0.8),
+        "low_momentum=0.8 is read by nothing: rmsprop has no momentum.",
+    ),
+    "truncation": (lambda: Settings.of("x", bptt="8", window=16), "16 steps from one update to the next, and only 8 back"),
+    "nothing penalised": (lambda: Settings.of("x", penalise=["a"]), "penalise=a chooses weights, but l1, l2 and max_norm are 0"),
     "missing": (lambda: Settings.checked({}), "settings: source is missing."),
     "two": (lambda: Settings.of("digits", epochs=0, batch_size=0), "batch_size: expected 1 or more"),
     "nothing": (lambda: Settings.checked(None), "settings:"),

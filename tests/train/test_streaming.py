@@ -98,7 +98,7 @@ def test_a_file_lost_in_the_middle_is_named_after_the_batches_before_it(sources,
 def test_the_threads_end_with_the_iterator(sources, end):
     epoch = StreamedBatches(sources[1].train, sources[1].preparation, 4, 0).epoch(0)
     next(epoch)
-    assert len(readers()) == 2
+    assert len(readers()) in (1, 2)  # a second one starts when the first has too much to do
     if end == "close":
         epoch.close()
     elif end == "exhaust":

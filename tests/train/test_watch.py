@@ -38,7 +38,7 @@ def watch(tmp_path):
 def end_epoch(watch, row=ROW):
     better = watch.learner.progress.end_epoch(row, (row["validation"]["accuracy"],))
     watch.epoch(watch.learner, row, better)
-    watch.keeper.finish()
+    watch.keeper.wait()
 
 
 def test_without_a_terminal_there_is_a_line_for_each_epoch(watch, capsys):

@@ -1,5 +1,6 @@
 # Two machines, as the network sees them: two network namespaces, joined by a virtual cable.
-# Run by: unshare --map-root-user --net --mount sh two_machines.sh COMMAND...     once on each, with MACHINE=0 and MACHINE=1
+# Run by: unshare --map-root-user --net --mount sh two_machines.sh COMMAND...
+# On each: COMMAND... --node-rank 0 or 1 $SCRIPT $ARGUMENTS. Without a command only the network is made.
 set -e
 mount -t tmpfs none /run
 mkdir -p /run/netns
@@ -12,6 +13,6 @@ ip -n other addr add 10.77.0.2/24 dev cable1
 ip -n other link set cable1 up
 ip -n other link set lo up
 [ $# -gt 0 ] || exit 0
-MACHINE=1 ip netns exec other "$@" --node-rank 1 "$SCRIPT" $ARGUMENTS &
-MACHINE=0 "$@" --node-rank 0 "$SCRIPT" $ARGUMENTS
+ip netns exec other "$@" --node-rank 1 "$SCRIPT" $ARGUMENTS &
+"$@" --node-rank 0 "$SCRIPT" $ARGUMENTS
 wait $!

@@ -33,7 +33,7 @@ def preview(source: str, words: str, out: str = "", seed: int = 0, image_size: i
 
     count = len(found.train.y_B)
     chosen = torch.linspace(0, count - 1, min(PICTURES, count)).round().long()
-    original = Samples(found.train.x_BCHW[chosen])
+    original = Samples(found.train.pictures(chosen))
     augmenter = Augmenter(recipe, seed)
     versions = [Samples(augmenter.pictures(original.x_BCHW, epoch, chosen)) for epoch in range(VERSIONS)]
     said = write_recipe(recipe)

@@ -32,6 +32,7 @@ def train(
     limit: MaybeWhole = None,
     image_size: MaybeWhole = None,
     unit: str | None = None,
+    hold: str | None = None,
     learning: Annotated[Learning | None, Flat] = None,
     streams: Annotated[Streams | None, Flat] = None,
     optimisation: Annotated[Optimisation | None, Flat] = None,
@@ -68,6 +69,8 @@ def train(
         Resize pictures to this side.
     unit
         What a text is made of: character or word.
+    hold
+        Where pictures are meanwhile: memory, files (read batch by batch), or auto: memory if a quarter of what is free will do.
     out
         The run folder. Default: runs/NAME.
     overwrite
@@ -89,7 +92,7 @@ def train(
     from twofold.train.launching import launch, launched
     from twofold.train.settings import PARTS
 
-    given = {"limit": limit, "image_size": image_size, "unit": unit}
+    given = {"limit": limit, "image_size": image_size, "unit": unit, "hold": hold}
     flat: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     parts: dict[str, Part | None] = {"learning": learning, "streams": streams, "optimisation": optimisation, "scheduling": scheduling}
     parts |= {"regularisation": regularisation, "augmentation": augmentation, "initialisation": initialisation, "safety": safety}

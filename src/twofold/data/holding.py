@@ -5,7 +5,8 @@
                  whether it can be read           the others are left out, and said
                  S and Q of its values            mean and standard deviation of any selection of pictures, exact (moments.py)
                  its digest                       fingerprint, equal pictures, and whether it changes later (streamed.py)
-    auto     memory, where the pictures take at most 1 / SHARE_OF_FREE of what is free: model, batches and the system need the rest
+    auto     memory, where the pictures take at most 1 / SHARE_OF_FREE of what is free: while they are read they take PEAK times their own
+             bytes (measured: what is copied into the tensors is not given back at once), and model, batches and system need the rest
 
 The survey costs as much reading as an epoch. In return statistics and fingerprint are those of the pictures held, bit for bit: a run may go
 on on a machine with less memory, or more; and no file that was broken from the start ends a training in its middle.
@@ -35,6 +36,7 @@ from twofold.data.streamed import Form, PictureFiles, digest
 from twofold.data.values import Images, Labelled, Skipped
 
 SHARE_OF_FREE = 4
+PEAK = 2
 THREADS = 8  # at most
 AT_ONCE = 512  # files handed to the threads
 
@@ -87,12 +89,13 @@ def fits(path: str | Path, count: int, form: Form, hold: str, notes: list[str]) 
             f"the pictures take {spoken(needed)}, {spoken(free)} of memory are free: they stay in their files and are read batch by batch"
         )
         return False
-    if hold == "memory" and needed > free:
+    if hold == "memory" and PEAK * needed > free:
         side = int((free / SHARE_OF_FREE / count / form.shape[0]) ** 0.5)
         smaller = f"make them smaller (--image-size {side} or less), or " if side else ""
         raise ValueError(
-            f"{path}: {count:,} pictures of {form.height} x {form.width} {form.mode} take {spoken(needed)}, and {spoken(free)} of memory "
-            f"are free. To train all the same, {smaller}leave them in their files: --hold files"
+            f"{path}: {count:,} pictures of {form.height} x {form.width} {form.mode} take {spoken(needed)}, {spoken(PEAK * needed)} "
+            f"while they are read, and {spoken(free)} of memory are free. To train all the same, {smaller}leave them in their files: "
+            "--hold files"
         )
     return hold != "files"
 

@@ -1,7 +1,8 @@
 """Learning curves: the loss and one metric over the epochs, training beside validation.
 
-A value that is missing or not finite leaves a gap in its line. The best validation value (of equals the last) is ringed. The loss is drawn
-on a logarithmic scale where its largest value is more than 50 times its smallest.
+A value that is missing or not finite leaves a gap in its line. The best validation value (of equals the last) is ringed. Where training and
+validation part (parting.py) the losses have a line across. The loss is drawn on a logarithmic scale where its largest value is more than
+50 times its smallest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.see import style
+from twofold.see.parting import parting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +59,27 @@ def curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
     panels = [("loss", LOSS)] + ([(key, METRICS[key])] if key else [])
     for axes, (name, metric) in zip(result.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _panel(axes, unit, across, {part: _series(history, part, name) for part in ("train", "validation")}, metric)
+    found = parting(history) if unit == "epoch" else None
+    if found is not None:
+        _mark_parting(result.axes[0], found.epoch)
     return result
+
+
+def _mark_parting(axes: "Axes", epoch: int) -> None:
+    """A line where the losses part, named at its foot, on the side that has more room."""
+    left, right = axes.get_xlim()
+    ahead = epoch - left < right - epoch
+    axes.axvline(epoch, color=style.PALETTE["grey"], linewidth=1, linestyle=(0, (4, 3)), label="parting", zorder=1)
+    axes.annotate(
+        f"here they part: epoch {epoch}",
+        (epoch, 0),
+        (5 if ahead else -5, 6),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="left" if ahead else "right",
+        size=style.SMALL,
+        color=style.PALETTE["grey"],
+    )
 
 
 def _across(history: Sequence[Mapping[str, Any]]) -> tuple[str, Series]:

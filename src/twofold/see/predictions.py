@@ -67,10 +67,12 @@ def mistakes(
     classes: Sequence[str],
     columns: int = 6,
     most: int = 18,
+    among: tuple[int, int] | None = None,
 ) -> "Figure":
     """Draw the worst mistakes: the wrong predictions in which the model was most confident, worst first.
 
-    truth_confidence: B probabilities that the model gave to the true class. most: how many to draw, 1..64. The other
+    truth_confidence: B probabilities that the model gave to the true class. most: how many to draw, 1..64. among: how many are
+    wrong and how many there are, where only the worst are given (default: these are all). The other
     arguments are those of `predictions`. Without a mistake, the figure says so. Raises ValueError as `predictions`
     does.
     """
@@ -78,10 +80,11 @@ def mistakes(
         raise ValueError(f"mistakes most: expected 1..{SHOWN_AT_MOST} pictures, got {most}")
     tiles = _tiles("mistakes", pictures_BCHW, truth, predicted, confidence, truth_confidence, classes)
     wrong = sorted((tile for tile in tiles if not tile.right), key=lambda tile: -tile.confidence)
+    mistaken, all_of_them = among if among is not None else (len(wrong), len(tiles))
     if not wrong:
-        return style.card("No mistakes", f"All {len(tiles):,} predictions are right." if tiles else "No prediction is wrong.")
+        return style.card("No mistakes", f"All {all_of_them:,} predictions are right." if all_of_them else "No prediction is wrong.")
     shown = wrong[:most]
-    below = f"{len(shown)} of {len(wrong):,} wrong among {len(tiles):,} predictions, the most confident first"
+    below = f"{len(shown)} of {mistaken:,} wrong among {all_of_them:,} predictions, the most confident first"
     return _draw(shown, columns, Head("Worst mistakes", below))
 
 

@@ -13,6 +13,7 @@ from twofold.see.curves import curves
 from twofold.see.filters import filters
 from twofold.see.gates import gates
 from twofold.see.gradient_flow import gradient_flow
+from twofold.see.parting import parting
 from twofold.see.predictions import mistakes, predictions
 from twofold.see.report import Picture, Report, Sample, Table, report
 from twofold.tasks.sampling import Sampling, continue_text
@@ -22,6 +23,7 @@ TEMPERATURES = (0.5, 0.8, 1.1)
 SAMPLE_LENGTH = 600  # tokens
 GATES_TEXT = "def forward(self, x):\n    return self.layer(x)\n"
 PREDICTIONS_SHOWN = 32
+MISTAKES_SHOWN = 18
 GATES_TOLD = {  # the maps of a recurrent layer, what they show, and what the picture is of
     "LSTM": (
         ("input", "forget", "output", "cell"),
@@ -88,7 +90,9 @@ def _headlines(task: Task, final: Mapping[str, Any]) -> list[tuple[str, str]]:
         if split in final:
             what, value = task.explain(final[split])
             lines.append((f"{split} {what}", value))
-    return [*lines, ("best epoch", str(final["best_epoch"]))]
+    stopped = final.get("stopped_epoch")
+    early = [("patience ended", f"after epoch {stopped}; everything went back to epoch {final['best_epoch']}")] if stopped else []
+    return [*lines, ("best epoch", str(final["best_epoch"])), *early]
 
 
 def _weights(model: nn.Module) -> int:
@@ -101,6 +105,9 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> Picture:
     caption = "How training went: the loss that was descended (with label smoothing, where that is on), and the loss and the score on the "
     caption += "validation split, which chose the best epoch."
     alt = f"Loss and score by epoch. After epoch {last['epoch']}: training loss {train:.3f}, validation loss {validation:.3f}."
+    found = parting(history)
+    if found is not None:
+        caption, alt = f"{caption} {found.told()}", f"{alt} {found.told()}"
     return Picture("curves", curves(history), caption, alt)
 
 
@@ -112,8 +119,9 @@ def _classified(source: ImageSource, judged: Evaluation) -> list[Picture]:
     confidence_B = probabilities_BN.gather(1, predicted_B[:, None])[:, 0]
     right_B = probabilities_BN.gather(1, truth_B[:, None])[:, 0]
     chosen = torch.randperm(len(truth_B), generator=torch.Generator().manual_seed(0))[:PREDICTIONS_SHOWN]
-    wrong = int((predicted_B != truth_B).sum())
-    x_BCHW = images.x_BCHW
+    wrong_B = (predicted_B != truth_B).nonzero()[:, 0]
+    worst = wrong_B[confidence_B[wrong_B].argsort(descending=True, stable=True)][:MISTAKES_SHOWN]
+    wrong = len(wrong_B)
     return [
         Picture(
             "confusion",
@@ -123,13 +131,22 @@ def _classified(source: ImageSource, judged: Evaluation) -> list[Picture]:
         ),
         Picture(
             "mistakes",
-            mistakes(x_BCHW, truth_B, predicted_B, confidence_B, right_B, source.classes),
+            mistakes(
+                images.pictures(worst),
+                truth_B[worst],
+                predicted_B[worst],
+                confidence_B[worst],
+                right_B[worst],
+                source.classes,
+                most=MISTAKES_SHOWN,
+                among=(wrong, len(truth_B)),
+            ),
             "The mistakes in which the model was most confident, the worst first.",
             f"The worst of {wrong} wrong predictions among {len(truth_B)}.",
         ),
         Picture(
             "predictions",
-            predictions(x_BCHW[chosen], truth_B[chosen], predicted_B[chosen], confidence_B[chosen], source.classes),
+            predictions(images.pictures(chosen), truth_B[chosen], predicted_B[chosen], confidence_B[chosen], source.classes),
             "A random choice of pictures, with the class and the confidence of the model.",
             f"{len(chosen)} pictures with predictions.",
         ),

@@ -34,8 +34,8 @@ NOTABLE = 0.0005  # a share of unknown tokens that does not round to 0.0 %
 class Window(NamedTuple):
     """A batch: T steps of B streams, and what follows each of the last of them. `fresh`: the streams begin here, so no state is carried in.
 
-    Where y has fewer steps than x, the first of x are read for the gradient that goes back through them, and are not asked again. carry: the
-    next batch goes on from the state after so many steps; None: after all. starts_TB: where a document begins, so without a past.
+    Where y has fewer steps than x, the first of x are read for the gradient that goes back through them, and are not asked again.
+    carry: the next batch goes on from the state after so many steps; None: after all. starts_TB: where a document begins, without a past.
     """
 
     x_TB: Tensor

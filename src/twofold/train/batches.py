@@ -15,15 +15,15 @@ are those of one process alone; `share(step)` weighs the loss of a shard so that
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from twofold.data.augment import Augmenter
-from twofold.data.mixing import Mixing, goals
-from twofold.data.preparation import Preparation
-from twofold.data.values import Images, Text
+from twofold.data.mixing import Mixing, Plan, goals
+from twofold.data.preparation import CHANNELS, Preparation
+from twofold.data.values import Images, Labelled, Text
 from twofold.tasks.classify import Pictures
 from twofold.tasks.language import Window
 from twofold.train.bptt import Documents, Truncation
@@ -50,11 +50,20 @@ class Batches(Protocol):
         ...
 
 
+class Draft(NamedTuple):
+    """What a batch will be made of: the pictures to be read, each once; mixed, the places of its own and of their partners among them."""
+
+    rows_B: Tensor
+    plan: Plan | None = None
+    own_B: Tensor | None = None
+    other_B: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class PictureBatches:
     """Labelled pictures, held as bytes, varied, normalised and mixed batch by batch. Without augmenter or mixing they are not."""
 
-    images: Images
+    images: Labelled
     preparation: Preparation
     batch_size: int
     seed: int
@@ -81,14 +90,16 @@ class PictureBatches:
     def epoch(self, number: int, start: int = 0) -> Iterator[Pictures]:
         whole = self._order(number)
         if self.mixing is not None:
-            yield from (self._mixed(self.mixing, number, step, whole[step]) for step in range(start, len(whole)))
+            for draft in self._drafts(number, start):
+                yield self._finish(draft, number, self.images.pictures(draft.rows_B))
             return
         batches = [batch[self.shard.part(len(batch))] for batch in whole]
-        ahead = max(1, AHEAD // (len(batches[0]) * self.images.x_BCHW[0].numel()))
+        ahead = max(1, AHEAD // (len(batches[0]) * CHANNELS[self.preparation.mode] * self.preparation.height * self.preparation.width))
         for first in range(start, len(batches), ahead):
             several = batches[first : first + ahead]
             sizes, chosen = [len(batch) for batch in several], torch.cat(several)
-            yield from map(Pictures, self._seen(chosen, number).split(sizes), self.images.y_B[chosen].split(sizes))
+            x_BCHW = self._seen(self.images.pictures(chosen), chosen, number)
+            yield from map(Pictures, x_BCHW.split(sizes), self.images.y_B[chosen].split(sizes))
 
     def names(self, epoch: int, step: int) -> list[str]:
         """Those of the pictures of a batch, of a shard those of its own."""
@@ -100,21 +111,33 @@ class PictureBatches:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         return torch.randperm(len(self.images.y_B), generator=generator).tensor_split(self.steps())
 
-    def _seen(self, chosen_B: Tensor, epoch: int) -> Tensor:
+    def _drafts(self, epoch: int, start: int) -> Iterator[Draft]:
+        """What the batches of an epoch will be made of, from batch `start` on."""
+        order = self._order(epoch)
+        for step in range(start, len(order)):
+            rows = self.shard.part(len(order[step]))
+            own_B = order[step][rows]
+            if self.mixing is None:
+                yield Draft(own_B)
+                continue
+            plan = self.mixing.plan(len(order[step]), (self.preparation.height, self.preparation.width), epoch, step)
+            rows_B, places = torch.cat([own_B, order[step][plan.partner_B[rows]]]).unique(return_inverse=True)
+            yield Draft(rows_B, plan, *places.tensor_split(2))
+
+    def _finish(self, draft: Draft, epoch: int, x_BCHW: Tensor) -> Pictures:
+        """The batch from the bytes of its pictures; one that is mixed is mixed as a whole, of which a shard has its rows."""
+        x_BCHW, y_B = self._seen(x_BCHW, draft.rows_B, epoch), self.images.y_B[draft.rows_B]
+        if self.mixing is None or draft.plan is None or draft.own_B is None or draft.other_B is None:
+            return Pictures(x_BCHW, y_B)
+        goal_BN = goals(y_B, self.mixing.classes, self.mixing.smoothing)
+        mixed_BCHW = draft.plan.blend(x_BCHW[draft.own_B], x_BCHW[draft.other_B])
+        return Pictures(mixed_BCHW, y_B[draft.own_B], draft.plan.blend_goals(goal_BN[draft.own_B], goal_BN[draft.other_B]))
+
+    def _seen(self, x_BCHW: Tensor, chosen_B: Tensor, epoch: int) -> Tensor:
         """The pictures as the model sees them in that epoch."""
-        x_BCHW = self.images.x_BCHW.index_select(0, chosen_B)
         if self.augmenter is not None:
             x_BCHW = self.augmenter.pictures(x_BCHW, epoch, chosen_B)
         return self.preparation.normalise(x_BCHW)
-
-    def _mixed(self, mixing: Mixing, epoch: int, step: int, batch: Tensor) -> Pictures:
-        """A batch mixed as one, of which a shard has its rows."""
-        plan = mixing.plan(len(batch), (self.preparation.height, self.preparation.width), epoch, step)
-        rows = self.shard.part(len(batch))
-        own, other = batch[rows], batch[plan.partner_B[rows]]
-        goal_BN, other_BN = (goals(self.images.y_B[chosen], mixing.classes, mixing.smoothing) for chosen in (own, other))
-        x_BCHW = plan.blend(self._seen(own, epoch), self._seen(other, epoch))
-        return Pictures(x_BCHW, self.images.y_B[own], plan.blend_goals(goal_BN, other_BN))
 
 
 def pictures_in_order(images: Images, preparation: Preparation, shard: Shard = WHOLE) -> Iterator[Pictures]:

@@ -141,8 +141,8 @@ class Checkpoints:
         try:
             entry = self._write_archive(frozen, step, epoch, best)
         except OSError as error:
-            stays = f"The one of step {earlier[-1].step} is kept" if earlier else "There is none before it"
-            self._warn(f"The checkpoint of step {step} could not be written to {self.folder}", error, f"{stays}; training goes on.")
+            stays = f"The one of step {earlier[-1].step} is kept; training goes on." if earlier else "There is none before it."
+            self._warn(f"The checkpoint of step {step} could not be written to {self.folder}", error, stays)
             return
         except Exception as error:  # our own fault: raised where the caller sees it
             self._error = error

@@ -94,7 +94,7 @@ class RunFolder:
 
     def write_model(self, model: nn.Module, description: dict[str, Any]) -> None:
         """Weights and description, both or none."""
-        weights = safetensors.torch.save(_unique(model.state_dict()))
+        weights = safetensors.torch.save({name: value.contiguous() for name, value in _unique(model.state_dict()).items()})
         described = json.dumps({"format": FORMAT, **description}, indent=1, ensure_ascii=False).encode()
         with told(self.path):
             files.write_all({self.path / "model.safetensors": weights, self.path / "model.json": described})

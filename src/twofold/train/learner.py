@@ -6,6 +6,7 @@ What a step changes is in `states`, so a run that is taken up again from them go
 number reaches none of it (faults).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -108,10 +109,10 @@ class Learner:
         if judge(value, norm):
             self.guard.passed()
             progress.advance(value, items, found.carried)
-        elif self.scaler is None:
+        elif self.scaler is not None and math.isfinite(value) and self.scaler.get_scale() >= 1:
+            progress.leave_out(found.carried)  # too large a scale, which was lowered
+        else:
             action = self._mend(batch, found, value, norm, rate)
-        else:  # too large a scale, which it lowers
-            progress.leave_out(found.carried)
         clock.lap("optimiser")
         return Outcome(value, rate, norm, action, stop)
 
@@ -148,7 +149,8 @@ class Learner:
         return {**parts, **own, "progress": progress}
 
     def restore(self, states: dict[str, Any], guarded: bool = False) -> None:
-        """Take over `states`. guarded: but for the counts of what went wrong, which bound the going back.
+        """Take over `states`. guarded: but for what is learnt of this run and this machine: the counts of what went wrong, which bound the
+        going back, the parts that fit into memory, and the time that was spent.
 
         Raises ValueError for the states of another model or of other settings; nothing can be said of this learner then.
         """
@@ -158,7 +160,7 @@ class Learner:
                 f"resume: the run was left by {len(states.get('random', ()))} processes, and now there are {self.world.processes}. "
                 "Start as many."
             )
-        parts = {name: part for name, part in self._parts().items() if not (guarded and name == "guard")}
+        parts = {name: part for name, part in self._parts().items() if not (guarded and name in ("guard", "room", "clock"))}
         missing = parts.keys() - states.keys()
         if missing:
             raise ValueError(f"resume: the checkpoint has no {', '.join(sorted(missing))}: it was written with other settings.")
@@ -229,20 +231,23 @@ class Learner:
 
     def _culprit(self, batch: Any, names: Sequence[Any] | None) -> Fault:
         """Where the step went wrong; in the parts in which it was taken, for as a whole it may not fit into memory."""
-        done = 0
-        for portion in split(batch, max(self.room.accumulate, self.room.parts), self.progress.carried):
+        done, first = 0, Fault("nowhere")
+        portions = split(batch, max(self.room.accumulate, self.room.parts), self.progress.carried)
+        for portion in portions:
 
             def again(portion: Portion = portion) -> torch.Tensor:
                 with numbers(self.settings.machine, self.world.device):
                     return self.task.loss(self.model, portion.batch, portion.carried).loss
 
-            count = item_count(portion.batch)
-            own = None if names is None else names[done : done + count]
+            count = item_count(portion.batch) if len(portions) > 1 else 0  # a batch that is not parted may be of any form
+            own = names if names is None or len(portions) == 1 else names[done : done + count]
             fault = find_fault(self.model, again, portion.batch, portion.carried, own)
-            if fault.place != "nowhere":
-                return fault._replace(items=tuple(done + item for item in fault.items))
+            if first.place == "nowhere":
+                first = fault._replace(items=tuple(done + item for item in fault.items))
+            if first.place != "nowhere" and self.world.processes == 1:
+                break  # several processes look through all parts: their layers may wait for each other
             done += count
-        return fault
+        return first
 
     def _agreed(self, fault: Fault) -> Fault:
         """The first process's that found one, in all."""

@@ -55,8 +55,9 @@ def locked(folder: Path) -> Iterator[None]:
     handle = _acquire(path)
     _handles.add(handle)
     try:
-        os.truncate(handle, 0)
-        os.write(handle, json.dumps(_ourselves() | {"since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode())
+        with suppress(OSError):  # a full disk: it is locked all the same
+            os.truncate(handle, 0)
+            os.write(handle, json.dumps(_ourselves() | {"since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode())
         yield
     finally:
         if handle in _handles:  # not in a forked process that comes by here

@@ -3,11 +3,14 @@
 for each epoch:  for each batch:  a step of the learner;    then validate, and keep the best
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from twofold.train.batches import Batches
 from twofold.train.learner import Learner, Outcome
+from twofold.train.machine import placed
+from twofold.train.replicas import align
 
 
 class Data(NamedTuple):
@@ -30,8 +33,15 @@ class Watcher(Protocol):
     def go_back(self, learner: Learner) -> None: ...
 
 
+class _Stopped(Exception):  # noqa: N818 (the end of a judgement is no error)
+    """A stop was wanted while an epoch was being judged."""
+
+
 def learn(learner: Learner, data: Data, watch: Watcher) -> None:
-    """Train until the last epoch, until patience ends, or until a stop is wanted. Everything that changes is in the learner."""
+    """Train until the last epoch, until patience ends, or until a stop is wanted. Everything that changes is in the learner.
+
+    A stop does not wait for the validation: an epoch whose steps are done is judged when the run goes on.
+    """
     progress, steps = learner.progress, learner.steps
     learner.names = getattr(data.training, "names", None)
     if progress.step > steps:
@@ -42,7 +52,7 @@ def learn(learner: Learner, data: Data, watch: Watcher) -> None:
     stop = learner.world.any_of(watch.stop)
     while learner.unfinished() and not stop:
         learner.begin()
-        for batch in data.training.epoch(progress.epoch, progress.step):
+        for batch in data.training.epoch(progress.epoch, progress.step) if progress.step < steps else ():
             outcome = learner.step(batch, data.training.share(progress.step), watch.stop)
             if outcome.action == "rollback":
                 watch.go_back(learner)
@@ -51,21 +61,27 @@ def learn(learner: Learner, data: Data, watch: Watcher) -> None:
             stop = outcome.stop if learner.world.processes > 1 else watch.stop  # several stop together, so a step later
             if stop:
                 break
-        if progress.step == steps and learner.unsound():
+        if progress.step < steps or stop:
+            continue
+        if learner.unsound():
             watch.go_back(learner)
-        elif progress.step == steps:
-            watch.epoch(learner, *judge_epoch(learner, data))
+        elif (judged := judge_epoch(learner, data, watch)) is not None:
+            watch.epoch(learner, *judged)
+        else:
+            stop = True
 
 
-def judge_epoch(learner: Learner, data: Data) -> tuple[dict[str, Any], bool]:
-    """The epoch's row for the log, and whether it was the best so far."""
-    progress, task, world = learner.progress, learner.task, learner.world
+def judge_epoch(learner: Learner, data: Data, watch: Watcher) -> tuple[dict[str, Any], bool] | None:
+    """The epoch's row for the log, and whether it was the best so far; None where a stop was wanted meanwhile, and nothing has changed."""
+    progress, world = learner.progress, learner.world
     seen = {"loss": progress.loss_sum / progress.items if progress.items else float("nan")}
     rate = learner.schedule.rate(learner.number - 1) * learner.guard.rate
     learner.clock.start()
-    with learner.judged():
-        scores = world.agree(task.evaluate(learner.model, data.validation()).scores if world.first else None)
+    align(learner.model, world)
+    scores = world.agree(_scores(learner, data, watch) if world.first else None)
     learner.clock.lap("validation")
+    if scores is None:
+        return None
     row: dict[str, Any] = {
         "epoch": progress.epoch + 1,
         "step": (progress.epoch + 1) * learner.steps,
@@ -75,6 +91,21 @@ def judge_epoch(learner: Learner, data: Data) -> tuple[dict[str, Any], bool]:
         "validation": scores,
     }
     row |= {"reach": progress.reach} if progress.reach else {}
-    rank = task.rank(scores)
+    rank = tuple(-math.inf if math.isnan(part) else part for part in learner.task.rank(scores))  # nothing is worse, and nothing as bad
     learner.schedule.judge(rank)
     return row, progress.end_epoch(row, rank)
+
+
+def _scores(learner: Learner, data: Data, watch: Watcher) -> dict[str, float] | None:
+    try:
+        with learner.judged():
+            return learner.task.evaluate(learner.model, _until_stopped(placed(data.validation(), learner.model), watch)).scores
+    except _Stopped:
+        return None
+
+
+def _until_stopped(batches: Iterable[Any], watch: Watcher) -> Iterator[Any]:
+    for batch in batches:
+        if watch.stop:
+            raise _Stopped
+        yield batch

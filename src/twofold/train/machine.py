@@ -9,7 +9,7 @@ Weights, optimiser and averages are float32 in all of them.
 Micikevicius et al., "Mixed precision training", ICLR 2018, section 3
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any, Literal
 
@@ -66,13 +66,21 @@ def scaler_of(machine: Machine, device: torch.device) -> torch.amp.GradScaler | 
 
 
 def moved(values: Any, device: torch.device) -> Any:
-    """The tensors of a batch, whatever tuples hold them, on the device."""
+    """The tensors of a batch, whatever tuples, lists and dictionaries hold them, on the device."""
     if isinstance(values, Tensor):
         return values.to(device, non_blocking=True)
+    if isinstance(values, dict):
+        return {name: moved(value, device) for name, value in values.items()}
     if not isinstance(values, tuple | list):
         return values
     parts = [moved(value, device) for value in values]
     return type(values)(*parts) if hasattr(values, "_fields") else type(values)(parts)
+
+
+def placed(batches: Iterable[Any], model: nn.Module) -> Iterator[Any]:
+    """Batches where the model is."""
+    device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    return (moved(batch, device) for batch in batches)
 
 
 def network_of(model: nn.Module, machine: Machine) -> nn.Module:

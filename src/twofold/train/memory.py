@@ -125,7 +125,7 @@ class Room:
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
-            self._halve(len(portions), item_count(batch), reason, tell)
+            self._halve(len(portions), _counted(batch, reason), reason, tell)
 
     def state_dict(self) -> dict[str, Any]:
         """What was learnt about this machine."""
@@ -148,6 +148,14 @@ class Room:
             f"Memory ended with {-(-items // parts)} items at a time. From here on a batch of {items} is taken in {self.parts} parts, "
             "whose gradients add up to the same."
         )
+
+
+def _counted(batch: Any, reason: str) -> int:
+    """Its items. Raises NoRoomError for a batch that cannot be parted."""
+    try:
+        return item_count(batch)
+    except ValueError as error:
+        raise NoRoomError(f"memory ends: {reason}. The batch cannot be taken in parts: {error}") from None
 
 
 def _whole(portions: list[Portion], steps: list[Step]) -> Step:

@@ -20,16 +20,17 @@ neural networks", ICML 2013, algorithm 1; Mikolov, "Statistical language models 
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from twofold.train.muon import Muon
 from twofold.train.part import Part
 
 FUSED_ON = {"cpu", "cuda", "mps", "xpu"}  # where torch's SGD, Adam and AdamW have a kernel for the whole step
+MEMORYLESS = ("sgd", "rmsprop")  # those without a momentum
 Group = dict[str, Any]
 
 
@@ -50,6 +51,16 @@ class Optimisation(Part):
     """The largest size of each number of the gradient; 0: no clipping."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The decay of the weights' running average, which is judged and kept in their place; 0: none. Usual: 0.999."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        usual = type(self).model_fields["momentum"].default
+        if self.optimizer in MEMORYLESS and self.momentum not in (0, usual):
+            raise ValueError(
+                f"momentum={self.momentum:g} is read by nothing: {self.optimizer} has none. Take optimizer=momentum or nesterov, or leave "
+                "momentum out."
+            )
+        return self
 
 
 def build_optimizer(model: nn.Module, settings: Optimisation) -> torch.optim.Optimizer:

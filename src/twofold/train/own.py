@@ -1,13 +1,16 @@
 """One's own parts: any iterable of batches, any data set of PyTorch's form, any loss.
 
-batches     a list, a DataLoader, a generator function's result that can be begun again; or a data set with len and [i], which is cut
-            into batches in an order drawn from (seed, epoch)
-a batch     a pair (x, y), or whatever the loss takes apart by itself
+batches     a list, a DataLoader, any object whose __iter__ begins anew: taken as they come, the same number in every epoch
+a data set  has a length and items [i]: it is cut into batches in an order drawn from (seed, epoch)
+a batch     a pair (x, y); of another form where a Task takes it apart
 loss        loss(model(x), y) -> the mean over the batch; or a Task, which may do anything (tasks/task.py)
+
+A data set is shared over several processes, row by row of every batch; batches that one brings cannot be.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,8 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from twofold.tasks.task import Evaluation, Step, judging
-from twofold.train.leaves import tensors
-from twofold.train.memory import item_count
+from twofold.train.leaves import item_axis, tensors
 from twofold.train.shards import WHOLE, Shard
 
 Loss = Callable[[Any, Any], Tensor]
@@ -25,7 +27,7 @@ Loss = Callable[[Any, Any], Tensor]
 class OwnBatches:
     """Any batches, as the loop asks for them: see above. batch_size: of what a data set is cut into.
 
-    Raises ValueError for what cannot be gone through again, and for an empty one.
+    Raises ValueError for what cannot be gone through again, for an empty one, and for what several processes cannot share.
     """
 
     def __init__(self, given: Any, batch_size: int, seed: int, shard: Shard = WHOLE) -> None:
@@ -35,47 +37,81 @@ class OwnBatches:
                 f"fit: expected batches that can be gone through once for each epoch, got {type(given).__name__}, which ends after one. "
                 "Give a list, a DataLoader, a data set, or an object whose __iter__ begins anew."
             )
-        if not self._is_set() and not isinstance(given, Iterable):
+        if not self.is_set and not isinstance(given, Iterable):
             raise ValueError(f"fit: expected a source, a data set or an iterable of batches, got {type(given).__name__}.")
-        self._steps = self._count()
-        if not self._steps:
+        if not (_length(given) if _length(given) is not None else any(True for _ in given)):
             raise ValueError("fit: expected batches to learn from, got none: the data set is empty.")
+        if shard.processes > 1 and not self.is_set:
+            raise ValueError(
+                f"fit: batches of one's own cannot be shared over {shard.processes} processes. Give a data set (torch.utils.data.Dataset), "
+                "which is cut for each of them."
+            )
+        smallest = len(given) % batch_size or batch_size if self.is_set else shard.processes
+        shard.refuse_fewer(
+            f"a data set of {_length(given)} items in batches of {batch_size}, the smallest batch",
+            smallest,
+            "Take fewer processes, or another batch_size.",
+        )
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it has items rather than batches."""
+        given = self.given
+        if isinstance(given, Dataset):
+            return not isinstance(given, IterableDataset)
+        return hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, Iterable)
 
     def steps(self) -> int:
         return self._steps
 
     def share(self, step: int) -> float:
-        return 1.0
+        if not self.is_set or self.shard.processes == 1:
+            return 1.0
+        return self.shard.share(min(self.batch_size, len(self.given) - step * self.batch_size))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch, from batch `start` on; of a set, as the order of that epoch has them."""
-        for place, batch in enumerate(self._batches(number)):
+        """The batches of an epoch, from batch `start` on; of a set, as the order of that epoch has them.
+
+        Raises ValueError where they are more or fewer than in the first epoch: schedules and resume count in steps.
+        """
+        if self.is_set:
+            yield from self._cut(number, start)
+            return
+        count = 0
+        for place, batch in enumerate(self.given):
+            count = place + 1
+            if count > self._steps:
+                break
             if place >= start:
                 yield batch
+        if count != self._steps:
+            least = "more" if count > self._steps else f"only {count}"
+            raise ValueError(
+                f"fit: expected {self._steps} batches in every epoch, as {type(self.given).__name__} {self._counted}, got {least} in epoch "
+                f"{number + 1}. Schedules and resume need as many in each."
+            )
 
     def in_order(self) -> Iterator[Any]:
         """All batches once, for evaluation: those of a set in its own order."""
-        return iter(DataLoader(self.given, self.batch_size)) if self._is_set() else iter(self.given)
+        return iter(DataLoader(self.given, self.batch_size, generator=torch.Generator())) if self.is_set else iter(self.given)
 
-    def _batches(self, number: int) -> Iterable[Any]:
-        if not self._is_set():
-            return self.given
+    def _cut(self, number: int, start: int) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         order: list[int] = torch.randperm(len(self.given), generator=generator).tolist()
-        own = [order[place : place + self.batch_size] for place in range(0, len(order), self.batch_size)]
-        return DataLoader(self.given, batch_sampler=[batch[self.shard.part(len(batch))] for batch in own])
+        whole = [order[place : place + self.batch_size] for place in range(0, len(order), self.batch_size)]
+        own = [batch[self.shard.part(len(batch))] for batch in whole[start:]]
+        return iter(DataLoader(self.given, batch_sampler=own, generator=generator))
 
-    def _is_set(self) -> bool:
-        """Whether it has items rather than batches."""
-        return isinstance(self.given, Dataset) and not isinstance(self.given, IterableDataset)
-
-    def _count(self) -> int:
-        if self._is_set():
+    @cached_property
+    def _steps(self) -> int:
+        length = _length(self.given)
+        if self.is_set:
             return math.ceil(len(self.given) / self.batch_size)
-        try:
-            return len(self.given)
-        except TypeError:
-            return sum(1 for _ in self.given)
+        return sum(1 for _ in self.given) if length is None else length
+
+    @property
+    def _counted(self) -> str:
+        return "had at first" if _length(self.given) is None else "says"
 
 
 class OwnTask:
@@ -93,7 +129,7 @@ class OwnTask:
         if not isinstance(value, Tensor) or value.dim():
             got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"fit: expected the loss to return one number, the mean over the batch, got {got}. Reduce it by its mean.")
-        return Step(value, _items(batch), None)
+        return Step(value, _items(x), None)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Any]) -> Evaluation:
         """Means over all items."""
@@ -102,7 +138,7 @@ class OwnTask:
             for batch in batches:
                 x, y = _pair(batch)
                 output = model(x)
-                count = _items(batch)
+                count = _items(x)
                 total, items = total + self.of(output, y).item() * count, items + count
                 classes = classes and _are_classes(output, y)
                 right += int((output.argmax(1) == y).sum()) if classes else 0
@@ -116,12 +152,20 @@ class OwnTask:
 
     def example(self, batch: Any) -> tuple[Any]:
         """The first item of the input."""
-        return (_pair(batch)[0][:1],)
+        return (_first(_pair(batch)[0]),)
 
     def explain(self, scores: dict[str, float]) -> tuple[str, str]:
         if "accuracy" in scores:
             return "accuracy", f"{100 * scores['accuracy']:.2f} %"
         return "loss", f"{scores['loss']:.4g}"
+
+
+def _length(given: Any) -> int | None:
+    """How many batches or items there are, where that is known without looking: an iterable data set has a length, or raises."""
+    try:
+        return len(given)
+    except TypeError:
+        return None
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
@@ -131,8 +175,22 @@ def _pair(batch: Any) -> tuple[Any, Any]:
     return batch[0], batch[1]
 
 
-def _items(batch: Any) -> int:
-    return item_count(batch) if tensors(batch) else 1
+def _items(x: Any) -> int:
+    """How many items the input of a batch has; 1 where its tensors disagree, or where there is none."""
+    counts = {part.shape[axis] for name, part in tensors(x).items() if (axis := item_axis(name, part)) is not None}
+    return counts.pop() if len(counts) == 1 else 1
+
+
+def _first(x: Any) -> Any:
+    """The same with the first item alone."""
+    if isinstance(x, Tensor):
+        return x[:1] if x.dim() else x
+    if isinstance(x, dict):
+        return {key: _first(part) for key, part in x.items()}
+    if not isinstance(x, tuple | list):
+        return x
+    parts = [_first(part) for part in x]
+    return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
 
 
 def _are_classes(output: Any, y: Any) -> bool:

@@ -16,11 +16,13 @@ from twofold.train.checkpoints import Keeping
 from twofold.train.faults import Safety
 from twofold.train.initialising import Initialisation
 from twofold.train.machine import Machine
-from twofold.train.optimizers import Optimisation
+from twofold.train.optimizers import MEMORYLESS, Optimisation
 from twofold.train.part import Part
 from twofold.train.penalties import Regularisation
 from twofold.train.schedules import Scheduling
 from twofold.train.trackers import Watching
+
+OWN = "own"  # the source of data that a user brought, and the architecture of a model that a user brought
 
 
 class Learning(Part):
@@ -36,15 +38,6 @@ class Learning(Part):
     """Stop after this many epochs without a better validation score, and go back to the best; 0: never."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Decides the initial weights, the order of the data and every dropout mask."""
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"batch_size={self.batch_size} cannot be taken in accumulate={self.accumulate} equal parts. Take a multiple of "
-                f"{self.accumulate}."
-            )
-        return self
 
 
 class Settings(Part):
@@ -68,6 +61,26 @@ class Settings(Part):
     keeping: Keeping = Field(default_factory=Keeping)
     machine: Machine = Field(default_factory=Machine)
     watching: Watching = Field(default_factory=Watching)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        """What each part allows, and all of them together do not."""
+        learning, how = self.learning, self.scheduling
+        if self.source != OWN and learning.batch_size % learning.accumulate:
+            raise ValueError(
+                f"batch_size={learning.batch_size} cannot be taken in accumulate={learning.accumulate} equal parts. Take a multiple of "
+                f"{learning.accumulate}."
+            )
+        if how.schedule == "plateau" and 0 < learning.patience <= how.rate_patience:
+            raise ValueError(
+                f"rate_patience={how.rate_patience} never comes to an end, for patience={learning.patience} ends the run first. Take a "
+                "smaller rate_patience, or a larger patience (0: none)."
+            )
+        if how.low_momentum is not None and self.optimisation.optimizer in MEMORYLESS:
+            raise ValueError(
+                f"low_momentum={how.low_momentum:g} is read by nothing: {self.optimisation.optimizer} has no momentum. Leave it out."
+            )
+        return self
 
     @classmethod
     def of(cls, source: str, **flat: Any) -> Self:
@@ -103,9 +116,12 @@ class Settings(Part):
             home = _home(name)
             assert home is not None
             value = getattr(getattr(self, home), name)
-            if value != getattr(getattr(usual, home), name):
-                kind = "text" if task == "classify" else "pictures"
-                raise ValueError(f"settings: {name}={value!r} is for {kind} only, but {self.source} is for {task}. Leave {name} out.")
+            if value == getattr(getattr(usual, home), name):
+                continue
+            if self.source == OWN:
+                raise ValueError(f"settings: {name}={value!r} is for sources with a name or a path: your own data are taken as they are.")
+            kind = "text" if task == "classify" else "pictures"
+            raise ValueError(f"settings: {name}={value!r} is for {kind} only, but {self.source} is for {task}. Leave {name} out.")
 
 
 PARTS: dict[str, type[Part]] = {
@@ -113,7 +129,12 @@ PARTS: dict[str, type[Part]] = {
     for name, field in Settings.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
 }
-FOREIGN = {"classify": tuple(Streams.model_fields), "language": ("label_smoothing", "mixup", "cutmix", "augment")}
+OF_PICTURES = ("label_smoothing", "mixup", "cutmix", "augment")
+FOREIGN = {
+    "classify": tuple(Streams.model_fields),
+    "language": OF_PICTURES,
+    OWN: (*DataOptions.__dataclass_fields__, *Streams.model_fields, *OF_PICTURES),
+}
 _HOMES: dict[str, list[str]] = {
     "data": list(DataOptions.__dataclass_fields__),
     **{home: list(part.model_fields) for home, part in PARTS.items()},
@@ -144,10 +165,16 @@ def _home(name: str) -> str | None:
     for home, names in _HOMES.items():
         if name in names:
             return home
-    known = [name for names in _HOMES.values() for name in names] + ["model", "config"]
-    near = get_close_matches(name, known, 1)
-    hint = f' Did you mean "{near[0]}"?' if near else f" There are {', '.join(known)}."
-    raise ValueError(f"settings: no setting {name!r}.{hint}")
+    raise ValueError(f"settings: no setting {name!r}.{_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """The nearest name that there is, with its part where the word itself stands in another one."""
+    known = {name: home for home, names in _HOMES.items() for name in names} | {"model": "", "config": "", "source": ""}
+    if name in known:
+        return f" It belongs to {known[name] or 'the top'}."
+    near = get_close_matches(name, [*known, *_HOMES], 1)
+    return f' Did you mean "{near[0]}"?' if near else f" There are {', '.join(known)}."
 
 
 def spoken(error: ValidationError) -> str:
@@ -158,7 +185,7 @@ def spoken(error: ValidationError) -> str:
 def _sentence(mistake: Any) -> str:
     where = ".".join(str(step) for step in mistake["loc"])
     if mistake["type"] == "extra_forbidden":
-        return f"settings: no setting {where!r}."
+        return f"settings: no setting {where!r}.{_hint(str(mistake['loc'][-1]))}"
     if mistake["type"] == "missing":
         return f"settings: {where} is missing."
     if mistake["type"] == "value_error":  # our own sentence, which says what it got

@@ -14,13 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import tee
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from twofold.data.augment import Augmenter
-from twofold.data.mixing import Mixing, Plan, goals
+from twofold.data.mixing import Mixing
 from twofold.data.preparation import Preparation
 from twofold.data.values import Images, Labelled
 from twofold.tasks.classify import Pictures
@@ -32,48 +31,17 @@ BATCHES = 16
 ROWS = 8  # pictures that a thread reads at a time
 
 
-class Draft(NamedTuple):
-    """What a batch will be made of: the pictures to be read, each once; mixed, the places of its own and of their partners among them."""
-
-    rows_B: Tensor
-    plan: Plan | None = None
-    own_B: Tensor | None = None
-    other_B: Tensor | None = None
-
-
 @dataclass(frozen=True)
 class StreamedBatches(PictureBatches):
     """The batches of PictureBatches, read when they come near. workers: threads; 0: whoever asks for a batch reads it."""
 
-    images: Labelled  # type: ignore[assignment]
     workers: int = 2
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Pictures]:
-        order = self._order(number)
-        drafts, ahead = tee(self._draft(number, step, order[step]) for step in range(start, len(order)))
+        drafts, ahead = tee(self._drafts(number, start))
         with closing(read_ahead(self.images, (draft.rows_B for draft in ahead), self.workers)) as read:
             for draft, x_BCHW in zip(drafts, read, strict=True):
                 yield self._finish(draft, number, x_BCHW)
-
-    def _draft(self, epoch: int, step: int, batch_B: Tensor) -> Draft:
-        rows = self.shard.part(len(batch_B))
-        own_B = batch_B[rows]
-        if self.mixing is None:
-            return Draft(own_B)
-        plan = self.mixing.plan(len(batch_B), (self.preparation.height, self.preparation.width), epoch, step)
-        rows_B, places = torch.cat([own_B, batch_B[plan.partner_B[rows]]]).unique(return_inverse=True)
-        return Draft(rows_B, plan, *places.tensor_split(2))
-
-    def _finish(self, draft: Draft, epoch: int, x_BCHW: Tensor) -> Pictures:
-        """The batch from the bytes of its pictures."""
-        if self.augmenter is not None:
-            x_BCHW = self.augmenter.pictures(x_BCHW, epoch, draft.rows_B)
-        x_BCHW, y_B = self.preparation.normalise(x_BCHW), self.images.y_B[draft.rows_B]
-        if self.mixing is None or draft.plan is None or draft.own_B is None or draft.other_B is None:
-            return Pictures(x_BCHW, y_B)
-        goal_BN = goals(y_B, self.mixing.classes, self.mixing.smoothing)
-        mixed_BCHW = draft.plan.blend(x_BCHW[draft.own_B], x_BCHW[draft.other_B])
-        return Pictures(mixed_BCHW, y_B[draft.own_B], draft.plan.blend_goals(goal_BN[draft.own_B], goal_BN[draft.other_B]))
 
 
 def streamed_in_order(images: Labelled, preparation: Preparation, shard: Shard = WHOLE, workers: int = 2) -> Iterator[Pictures]:

@@ -117,5 +117,5 @@ class Watch:
 
     def go_back(self, learner: Learner) -> None:
         """Back to the last good state."""
-        self.keeper.take_up(learner, guarded=True)
+        self.keeper.go_back(learner)
         self.items, self.shown = 0, 0.0
