@@ -13,3 +13,24 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 os.environ["TWOFOLD_MEASURE"] = "0"  # what runs in a test depends on no clock
 os.environ["TWOFOLD_CACHE"] = tempfile.mkdtemp(prefix="twofold-cache-")  # and not on what this user measured before
 atexit.register(shutil.rmtree, os.environ["TWOFOLD_CACHE"], ignore_errors=True)
+
+import pytest  # noqa: E402 (what is set above comes first)
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Ask for a stop after a number of steps, as Ctrl-C does."""
+    from twofold.train.watch import Watch
+
+    def at(number):
+        step = Watch.step
+
+        def counted(self, learner, outcome):
+            step(self, learner, outcome)
+            if learner.number == number:
+                self.wish.ask(2)
+
+        monkeypatch.setattr(Watch, "step", counted)
+
+    yield at
+    monkeypatch.undo()

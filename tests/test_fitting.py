@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 import twofold
+from twofold import nn
 from twofold.data import pictures as door
+from twofold.models.catalogue import build
 from twofold.tasks.sampling import Sampling
 from twofold.train.signals import StoppedError
 from twofold.train.watch import Watch
@@ -120,24 +122,6 @@ def test_the_seed_decides_everything_and_the_users_generator_is_left_alone(tmp_p
     weights = [torch.cat([p.flatten() for p in run.model.parameters()]) for run in runs]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert {**runs[0].metrics, **UNTIMED} == {**runs[1].metrics, **UNTIMED}
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """Ask for a stop after a number of steps, as Ctrl-C does."""
-
-    def at(number):
-        step = Watch.step
-
-        def counted(self, learner, outcome):
-            step(self, learner, outcome)
-            if learner.number == number:
-                self.wish.ask(2)
-
-        monkeypatch.setattr(Watch, "step", counted)
-
-    yield at
-    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("step", [5, 34, 50])
@@ -256,6 +240,19 @@ BAD = {
         "of memory to train it",
     ),
     "small": (lambda out: twofold.fit("digits", out=out, model="lenet5"), "expected pictures of at least 12x12, got 8x8"),
+    "warm-up": (lambda out: twofold.fit("digits", out=out, epochs=3, warmup=5), "expected warmup within the training of 3 epochs, got 5"),
+    "milestone": (
+        lambda out: twofold.fit("digits", out=out, epochs=3, schedule="step", milestones=[2, 9]),
+        "expected milestones within the training of 3 epochs, got 9 epochs",
+    ),
+    "processes": (lambda out: twofold.fit("digits", out=out, processes=2), "processes=2, but this process is alone. From Python, start as"),
+    "synchronised": (lambda out: twofold.fit("digits", out=out, sync_batchnorm=True), "sync_batchnorm is for several processes, and this"),
+    "half": (lambda out: twofold.fit("digits", out=out, device="cpu", precision="fp16"), "precision=fp16 is for CUDA"),
+    "dropout": (
+        lambda out: twofold.fit("digits", out=out, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), dropout=0.5),
+        "dropout=0.5: expected a model with dropout layers, got one without",
+    ),
+    "tracker": (lambda out: twofold.fit("digits", out=out, track="trackio"), "track=trackio needs a package that is not installed"),
 }
 
 
@@ -390,3 +387,49 @@ def test_a_description_that_names_what_is_unknown_is_refused(digits, change, mes
     finally:
         path.write_text(before)
     assert "model.json" in str(error.value) and message in str(error.value)
+
+
+def test_a_text_is_learnt_as_in_a_loop_written_by_hand_bit_for_bit(tmp_path):
+    """Streams side by side, windows one after the other, the state carried and cut."""
+    (tmp_path / "text.txt").write_text("".join(f"{i} times {i} is {i * i}.\n" for i in range(100)))
+    config = {"units": 16, "embedding": 8, "dropout": 0.2}
+    settings = {"epochs": 1, "batch_size": 4, "window": 16, "learning_rate": 0.5, "optimizer": "sgd", "schedule": "constant", "warmup": 0.0}
+    settings |= {"clip": 0.0, "weight_decay": 0.0, "quiet": True}
+    run = twofold.fit(tmp_path / "text.txt", out=tmp_path / "run", config=config, **settings)
+    torch.manual_seed(0)
+    theirs = build("char-lstm", vocabulary=len(run.reading.vocabulary), **config)
+    codes = run.open().train.codes_T.long()
+    length = (len(codes) - 1) // 4
+    x, y = codes[: 4 * length].view(4, length).t(), codes[1 : 4 * length + 1].view(4, length).t()
+    step, state = torch.optim.SGD(theirs.parameters(), 0.5), None
+    for first in range(0, length, 16):
+        step.zero_grad()
+        logits, state = theirs(x[first : first + 16], state)
+        state = tuple(part.detach() for part in state)
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), y[first : first + 16].flatten()).backward()
+        step.step()
+    assert all(map(torch.equal, run.model.parameters(), theirs.parameters()))
+
+
+def test_channels_last_is_only_a_layout(tmp_path):
+    settings = {"epochs": 2, "quiet": True, "config": {"stages": "8 8 M 8"}}
+    plain, last = (twofold.fit("digits", out=tmp_path / str(on), channels_last=on, **settings) for on in (False, True))
+    assert last.metrics["test"]["loss"] == pytest.approx(plain.metrics["test"]["loss"], rel=1e-3)
+    assert twofold.load(last.path).predict(torch.zeros(1, 8, 8, dtype=torch.uint8))
+
+
+def test_the_settings_reach_the_run(tmp_path):
+    """Everything at once that goes together, and pictures and histograms for whoever looks on."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = twofold.fit(
+        "digits", out=tmp_path, epochs=2, quiet=True, config={"stages": "8 M 8", "dropout": 0.3}, augment="rotate=10", mixup=0.2,
+        cutmix=0.5, ema=0.9, l1=1e-5, l2=1e-5, max_norm=3.0, penalise=["*"], init="he", init_bias=0.01, accumulate=4, clip_value=0.5,
+        dropout=0.4, save_every=1e-4, keep_last=1, pictures=1, histograms=1, precision="bf16", optimizer="muon",
+        schedule="one-cycle", low_momentum=0.85,
+    )  # fmt: skip
+    assert next(layer.p for layer in run.model.modules() if isinstance(layer, torch.nn.Dropout)) == 0.4
+    assert max(float(w.detach().flatten(1).norm(dim=1).max()) for w in run.model.parameters() if w.dim() > 1) <= 3.0 + 1e-4
+    assert len(list((run.path / "state").glob("*.safetensors"))) <= 2
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload().Tags()
+    assert {"filters", "samples"} <= set(events["images"]) and "weights/features.conv1.weight" in events["histograms"] and events["graph"]

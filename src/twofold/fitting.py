@@ -43,7 +43,7 @@ def fit(
 
     source: a name or a path; an opened source (twofold.data.sources.open_source); or data of your own, (training, validation) or
     (training, validation, test), each an iterable of batches or a data set of PyTorch's form.
-    model: the name of an architecture (default: by the source), or any module; it is trained in place.
+    model: the name of an architecture (default: by the source), or any module; it is trained in place, and is on the processor afterwards.
     task: for data of your own, a loss(output, target) or a Task (tasks/task.py).
     Any setting may be given by its flat name: epochs=10, learning_rate=1e-3, seed=1, config={"units": 256}. What is not given follows the
     recipe of the source. `out` is the run folder (default: runs/NAME); one that holds a run is refused unless `overwrite` is true.
@@ -65,7 +65,7 @@ def resume(
     quiet: bool = False,
 ) -> Run:  # fmt: skip
     """Go on with an interrupted run. model: that of a run whose model was a module of one's own, as it was built; source and task: those
-    of a run on data of one's own. Batches that a DataLoader shuffles come as before only from the end of an epoch on.
+    of a run on data of one's own, whose order goes on where it was, that of a DataLoader that shuffles, too.
 
     Raises ValueError where there is nothing to go on with, and, unless `force` is true, where its data or its model have changed.
     """
@@ -138,9 +138,10 @@ def _train(
 def _refuse_other_world(machine: Machine, world: World) -> None:
     """Raise ValueError where the settings ask for other processes than there are."""
     if machine.processes not in (1, world.processes):
+        there = "this process is alone" if world.processes == 1 else f"there are {world.processes}"
         raise ValueError(
-            f"processes={machine.processes}: there {'is' if world.processes == 1 else 'are'} {world.processes}. From Python, start as many "
-            f"with torchrun --nproc-per-node {machine.processes}; twofold train --processes {machine.processes} starts them by itself."
+            f"processes={machine.processes}, but {there}. From Python, start as many with torchrun --nproc-per-node {machine.processes}; "
+            "twofold train --processes starts them by itself."
         )
     if machine.sync_batchnorm and world.processes == 1:
         raise ValueError("sync_batchnorm is for several processes, and this one is alone. Leave it out, or take --processes 2.")
@@ -265,12 +266,12 @@ def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differences(name: str, before: Any, now: Any) -> list[str]:
-    """What has become another value, innermost names first of all; of long lists what is gone and what is new."""
+    """What has become another value, by its innermost name; of lists what is gone and what is new."""
     if isinstance(before, dict) and isinstance(now, dict):
-        inner = [_differences(f"{name}.{key}", before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)]
-        return [line for lines in inner for line in lines]
+        changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return [line for key in changed for line in _differences(f"{name}.{key}", before.get(key), now.get(key))]
     if isinstance(before, list) and isinstance(now, list):
-        gone, new = [each for each in before if each not in now], [each for each in now if each not in before]
+        gone, new = (sorted(set(map(str, one)) - set(map(str, other))) for one, other in ((before, now), (now, before)))
         if gone or new:
             return [f"{name} lost {_short(gone)} and won {_short(new)}"]
     return [f"{name} was {_short(before)}, now {_short(now)}"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from twofold import __version__
 from twofold.data.augment import Augmenter, Recipe
@@ -150,9 +151,21 @@ def begin_weights(job: Job, world: World) -> None:
 
 
 def describe_own(model: nn.Module, settings: Settings) -> dict[str, Any]:
-    """What model.json says of a model that a user brought: its name, and that it must be given again to be loaded."""
+    """What model.json says of a model that a user brought: its name, and that it must be given again to be loaded.
+
+    Raises ValueError for a configuration, for weights that are not built yet, and for a state that is no tensor.
+    """
     if settings.config:
         raise ValueError(f"config: {', '.join(settings.config)} cannot be set: the model is given as it is.")
+    lazy = [name for name, weight in model.named_parameters() if isinstance(weight, UninitializedParameter)]
+    if lazy:
+        raise ValueError(f"fit: {lazy[0]} of the model is not built yet (a lazy layer). Call the model with a batch first.")
+    strange = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ValueError(
+            f"fit: {strange[0]} in the state of the model is no tensor (get_extra_state), and model.safetensors holds nothing else. Make "
+            "it a buffer."
+        )
     return {"architecture": OWN, "config": {}, "class": f"{type(model).__module__}.{type(model).__qualname__}"}
 
 

@@ -177,24 +177,55 @@ def test_a_model_that_does_not_exist(capsys, run):
     assert fingerprint(run) == before
 
 
-@pytest.mark.parametrize("fail_at", [1, 3, 4])
-def test_a_full_disk(capsys, tmp_path, monkeypatch, run, fail_at):
-    """The disk fills up at the n-th file that is written: exit 2, and what was written before is whole."""
-    before, synced = fingerprint(run), []
-    sync = os.fsync
+def fill(monkeypatch, first, last=10**6):
+    """The disk is full from the first to the last file that is written."""
+    synced, sync = [], os.fsync
 
     def full(handle):
         synced.append(handle)
-        if len(synced) >= fail_at:
+        if first <= len(synced) <= last:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    message = answer(capsys, "train", "digits", "--epochs", "2", "--config", "stages=8 M", "--out", tmp_path / "new")
-    monkeypatch.undo()
-    assert "the disk is full. What was written before is intact" in message
-    assert fingerprint(run) == before
-    assert not list((tmp_path / "new").rglob("*.tmp"))
-    for path in (tmp_path / "new").glob("*.json*"):
+
+
+def expect_whole(place):
+    """What lies there was written whole."""
+    assert not list(place.rglob("*.tmp"))
+    for path in place.glob("*.json*"):
         for line in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
             json.loads(line)
+
+
+SHORT = ("train", "digits", "--epochs", "2", "--config", "stages=8 M", "--out")
+
+
+@pytest.mark.parametrize(("first", "words"), [(1, "What was written before is intact"), (3, "Nothing was trained. Make room")])
+def test_a_disk_that_is_full_at_the_beginning(capsys, tmp_path, monkeypatch, run, first, words):
+    """Exit 2 before anything is trained, and nothing lies in the way of the same command."""
+    before = fingerprint(run)
+    fill(monkeypatch, first)
+    message = answer(capsys, *SHORT, tmp_path / "new")
+    assert "the disk is full" in message and words in message
+    assert fingerprint(run) == before and not list((tmp_path / "new").iterdir())
+
+
+def test_a_disk_that_fills_up_on_the_way(capsys, tmp_path, monkeypatch):
+    """Training goes on, every write that failed is said, and what was written before is whole; the end, without weights, is exit 2."""
+    fill(monkeypatch, 7)
+    assert main([*SHORT, str(tmp_path / "new")]) == 2
+    err = capsys.readouterr().err
+    assert "epoch   1/2" in err and "epoch   2/2" in err and "the disk is full" in err and "Training goes on" in err
+    assert "The checkpoint of step 34 could not be written" in err and "The one of step 0 is kept; training goes on." in err
+    assert err.splitlines()[-1].startswith("twofold: The weights of epoch 2, the best, are not kept: cannot write to ")
+    expect_whole(tmp_path / "new")
+
+
+def test_a_disk_that_has_room_again_in_time_costs_nothing(capsys, tmp_path, monkeypatch):
+    fill(monkeypatch, 6, 10)
+    assert main([*SHORT, str(tmp_path / "new")]) == 0
+    captured = capsys.readouterr()
+    assert "the disk is full" in captured.err and "test:        accuracy" in captured.out
+    expect_whole(tmp_path / "new")
+    assert [json.loads(line).get("epoch") for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()] == [1, 2, None]

@@ -98,7 +98,7 @@ def test_training_says_how_to_get_it_and_then_trains(capsys, tmp_path):
     ("words", "message"),
     [
         (["get", "minst"], "data get: there is no published set 'minst'. There are: mnist, fashion-mnist,"),
-        (["get"], "data: expected nothing, `check PATH` or `get NAME`, got 'get'."),
+        (["get"], "data: expected nothing, `check PATH`, `get NAME` or `preview PATH`, got 'get'."),
         (["--from", "x"], "data: --from belongs to `get NAME`."),
         (["check", "digits", "--from", "x"], "data: --from belongs to `get NAME`."),
         (["get", "mnist", "--limit", "9"], "data get: --image-size and --limit belong to `check` and to training."),

@@ -66,6 +66,24 @@ def test_evaluate_prints_the_scores_of_the_run(capsys, run):
     assert json.loads(said(capsys, "evaluate", run, "--split", "validation", "--json"))["accuracy"] == rows[-1]["validation"]["accuracy"]
 
 
+def test_find_rate_suggests_and_draws_and_keeps_no_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = said(capsys, "train", "digits", "--find-rate", "--config", "stages=8 M", "--optimizer", "nesterov")
+    assert out.startswith("Suggested learning rate: ") and out.endswith("plot:        digits-rates.png\n")
+    found = json.loads(said(capsys, "train", "digits", "--find-rate", "--config", "stages=8 M", "--out", "x.png", "--json"))
+    assert found["rates"][0] < found["suggested"] < found["rates"][-1] and len(found["losses"]) == len(found["rates"])
+    assert {path.name for path in tmp_path.iterdir()} == {"digits-rates.png", "x.png"}
+    with Image.open("x.png") as drawn:
+        assert drawn.width > 1000
+
+
+def test_runs_lists_what_was_trained(capsys, run, writer):
+    out = said(capsys, "runs", run.parent)
+    assert out.split()[:5] == ["run", "source", "model", "epochs", "best"] and " digits  vgg-mini  4/4 " in out and " done" in out
+    found = json.loads(said(capsys, "runs", run, "--json"))["runs"]
+    assert [(each["source"], each["model"], each["state"], each["epochs"]) for each in found] == [("digits", "vgg-mini", "done", 4)]
+
+
 @pytest.fixture
 def seven(tmp_path):
     """A seven of 8x8, bright on dark, as the digits are."""
@@ -134,7 +152,29 @@ BAD = {
     "model": (["train", "digits", "--model", "lenet"], 'did you mean "lenet5"?'),
     "config": (["train", "digits", "--config", "stages"], "config: expected name=value, got 'stages'"),
     "resume and more": (["train", "digits", "--resume", "x"], "give no source and no other settings"),
+    "resume and trials": (["train", "--resume", "x", "--trials", "3"], "give no source and no other settings"),
+    "resume and a rate": (["train", "--resume", "x", "--find-rate"], "give no source and no other settings"),
     "resume nothing": (["train", "--resume", "no-such-run"], "no run folder no-such-run"),
+    "force": (["train", "digits", "--force"], "train: --force belongs to --resume"),
+    "rate and sweep": (["train", "digits", "--find-rate", "--sweep", "lr=1e-3..1"], "each do something else. Take one."),
+    "rate and overwrite": (["train", "digits", "--find-rate", "--overwrite"], "--find-rate keeps no run: leave --overwrite out"),
+    "rate and processes": (["train", "digits", "--find-rate", "--processes", "2"], "--find-rate works in one process"),
+    "rate and name": (
+        ["train", "digits", "--find-rate", "--out", "x.jpg"],
+        "expected --out as the name of a PNG file, for example rates.png",
+    ),
+    "sweep and overwrite": (["train", "digits", "--sweep", "lr=1e-3..1", "--overwrite"], "--sweep goes on with the study"),
+    "sweep and processes": (["train", "digits", "--sweep", "lr=1e-3..1", "--processes", "2"], "--sweep works in one process"),
+    "trials alone": (["train", "digits", "--trials", "3"], "train: --trials belongs to --sweep"),
+    "parts": (["train", "digits", "--accumulate", "5"], "batch_size=32 cannot be taken in accumulate=5 equal parts"),
+    "patience": (["train", "digits", "--schedule", "plateau", "--patience", "2"], "rate_patience=3 never comes to an end"),
+    "momentum": (["train", "digits", "--optimizer", "sgd", "--momentum", "0.5"], "momentum=0.5 is read by nothing: sgd has none"),
+    "warm-up": (["train", "digits", "--warmup", "20", "--epochs", "3"], "expected warmup within the training of 3 epochs, got 20 epochs"),
+    "synchronised": (["train", "digits", "--sync-batchnorm"], "sync_batchnorm is for several processes, and this one is alone"),
+    "half": (["train", "digits", "--device", "cpu", "--precision", "fp16"], "precision=fp16 is for CUDA"),
+    "augment": (["data", "preview", "digits", "--augment", "strng"], "no transform 'strng'. Did you mean \"strong\"?"),
+    "preview": (["data", "preview", "python-source"], "expected a source of pictures, but python-source is text"),
+    "runs": (["runs", "."], "there is no run in ."),
     "run": (["evaluate", "no-such-run"], "no run folder no-such-run"),
     "no picture": (["predict", "no-such-run"], "name at least one picture"),
     "summary": (["summary", "lenet5", "--input", "28x28"], "expected --input as CxHxW, for example 3x64x64, got '28x28'"),
@@ -144,7 +184,7 @@ BAD = {
     "steps": (["summary", "char-lstm", "--input", "999999999999"], "1 to 100,000, for example 64, got '999999999999'"),
     "control": (["train", "a\x1b[2Jb\nc"], 'no source "a\\x1b[2Jb\\nc"'),
     "foreign": (["train", "digits", "--window", "9"], "settings: window=9 is for text only"),
-    "data": (["data", "chek", "x"], "expected nothing, `check PATH` or `get NAME`, got 'chek x'"),
+    "data": (["data", "chek", "x"], "expected nothing, `check PATH`, `get NAME` or `preview PATH`, got 'chek x'"),
 }
 
 
@@ -210,8 +250,7 @@ def test_memory_that_runs_out_is_told(capsys, monkeypatch, error):
     def run_out(*_):
         raise error
 
-    monkeypatch.setattr("twofold.data.sources.open_source", run_out)
-    monkeypatch.setattr("twofold.fitting.open_source", run_out)
+    monkeypatch.setattr("twofold.preparing.open_source", run_out)
     assert "there is not enough memory for this. Take smaller sizes" in complaint(capsys, "train", "digits", "--out", "never")
 
 
@@ -231,7 +270,7 @@ def test_ctrl_c_leaves_a_valid_run_and_says_how_to_go_on(tmp_path):
     words = ["train", "digits", "--epochs", "25", "--config", "stages=8 M", "--out", str(out)]
     process = subprocess.Popen([sys.executable, "-m", "twofold", *words], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not (out / "state" / "run.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not list((out / "state").glob("*.safetensors")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)

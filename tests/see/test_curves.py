@@ -54,6 +54,17 @@ def test_the_best_validation_is_the_lowest_loss_and_the_highest_accuracy():
     assert "best validation: 98.75 %, epoch 2" in [text.get_text() for text in accuracy.texts]
 
 
+def test_where_they_part_the_losses_have_a_line_and_a_word():
+    history = rows(9)
+    for row in history[3:]:
+        row["validation"]["loss"] = row["epoch"]
+    loss, accuracy = curves(history).axes
+    assert [line.get_xdata() for line in loss.lines if line.get_label() == "parting"] == [[3, 3]]
+    assert "here they part: epoch 3" in [text.get_text() for text in loss.texts]
+    for axes in (accuracy, *curves(rows(9)).axes):
+        assert all(line.get_label() != "parting" for line in axes.lines) and not any("part" in text.get_text() for text in axes.texts)
+
+
 def test_without_validation_nothing_is_ringed_and_no_line_is_named_for_it():
     loss, _ = curves(rows(5, validation=False)).axes
     assert [text.get_text() for text in loss.texts if text.get_text()] == ["train"]

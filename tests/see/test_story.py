@@ -1,4 +1,4 @@
-"""The picture of the gates is that of the first recurrent layer, whatever its kind."""
+"""What the report tells: the gates of the first recurrent layer, where losses part, where patience ended, where the time went."""
 
 from types import SimpleNamespace
 
@@ -40,3 +40,39 @@ def test_words_and_models_without_recurrence_have_no_such_picture(monkeypatch):
     assert told(monkeypatch, nn.LSTM(3, 4), "word")[0] == []
     assert told(monkeypatch, nn.Linear(3, 4))[0] == []
     assert told(monkeypatch, torch.nn.LSTM(3, 4))[0] == []  # torch's own does not tell
+
+
+def row(epoch, train, validation):
+    return {"epoch": epoch, "train": {"loss": train}, "validation": {"loss": validation}}
+
+
+OVER = [row(1, 2.0, 2.0), row(2, 1.0, 1.5), row(3, 0.5, 1.6), row(4, 0.2, 1.8)]
+
+
+def test_the_curves_say_where_training_and_validation_part():
+    told = "After epoch 2 training and validation part: the training loss falls on, from 1 to 0.2, and the validation loss rises, from 1.5"
+    picture = story._curves(OVER)
+    assert told in picture.caption and told in picture.alt
+    assert "part" not in story._curves(OVER[:3]).caption
+
+
+def test_the_headlines_say_where_patience_ended():
+    task = SimpleNamespace(explain=lambda scores: ("loss", str(scores["loss"])))
+    final = {"test": {"loss": 1}, "validation": {"loss": 2}, "best_epoch": 2}
+    lines = [("test loss", "1"), ("validation loss", "2"), ("best epoch", "2")]
+    assert story._headlines(task, final) == lines
+    assert story._headlines(task, final | {"stopped_epoch": 5}) == [
+        *lines, ("patience ended", "after epoch 5; everything went back to epoch 2"),
+    ]  # fmt: skip
+
+
+def test_the_table_of_times_has_every_phase_as_a_share_and_in_seconds():
+    table = story._time({"time": {"data": 0.25, "forward": 0.75}, "seconds": 8.0})
+    assert table.rows == [("data", "25.0 %", "2.0 s"), ("forward", "75.0 %", "6.0 s")]
+
+
+def test_how_far_the_gradient_reached_back_is_drawn_where_that_was_recorded():
+    recorded = [{**OVER[0], "reach": [{"step": 0, "reach": [1.0, 0.5, None]}, {"step": 9, "reach": [1.0, 0.1, 0.01]}]}, OVER[1]]
+    (picture,) = story._reach(recorded)
+    assert picture.name == "gradient-flow" and picture.alt == "Gradient norm against time lag, at 2 steps of the training."
+    assert story._reach(OVER) == []

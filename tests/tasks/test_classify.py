@@ -50,6 +50,11 @@ def test_the_loss_smooths_the_target():
     assert step.items == 1 and step.carried is None
 
 
+def test_a_model_with_other_outputs_than_classes_is_told_so():
+    with pytest.raises(ValueError, match=r"classify: expected outputs \(B=2, N=3\), a number for each class, got \(2, 5\)"):
+        Classification(("a", "b", "c")).loss(nn.Linear(4, 5), Pictures(torch.zeros(2, 4), torch.tensor([0, 1])))
+
+
 def test_prediction_happens_in_evaluation_mode_and_leaves_the_mode():
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9)).train()
     x = noise(3, 4, grad=False).float()

@@ -11,7 +11,7 @@ from twofold.tasks.task import Evaluation, Step
 from twofold.train.checkpoints import Checkpoints
 from twofold.train.faults import NotFiniteError
 from twofold.train.learner import Learner
-from twofold.train.loop import Data, learn
+from twofold.train.loop import Data, judge_epoch, learn
 from twofold.train.settings import Settings
 
 
@@ -162,6 +162,32 @@ def test_stopped_at_any_step_and_resumed_it_ends_bit_for_bit_the_same(tmp_path, 
     assert strip[0] == strip[1]
 
 
+def test_a_stop_does_not_wait_for_the_validation_which_is_made_when_the_run_goes_on(tmp_path):
+    """A signal in the middle of judging the second epoch."""
+    whole, told = run(**EVERYTHING)
+
+    class Long(Toy):
+        def evaluate(self, model, batches):
+            for batch in batches:
+                self.watch.stop = self.watch.stop or (batch == 2 and len(self.watch.rows) == 1)
+            return Evaluation({"loss": 1.0}, {})
+
+    task, watch = Long(), Quiet()
+    task.watch, halted = watch, start(task, **EVERYTHING)
+    own = halted.model.weight
+    learn(halted, Data(Ones(), lambda: [1, 2, 3]), watch)
+    progress = halted.progress
+    assert (progress.epoch, progress.step, len(watch.rows)) == (1, 4, 1) and halted.unfinished()
+    assert torch.equal(own, halted.model.weight)
+    kept = Checkpoints(tmp_path)
+    kept.save(halted.number, halted.states())
+    fresh = start(**EVERYTHING)
+    fresh.restore(kept.load().states)
+    _, rest = run(learner=fresh)
+    assert all(map(torch.equal, fresh.model.parameters(), whole.model.parameters()))
+    assert [row["epoch"] for row in rest.rows] == [2, 3] and rest.better == told.better[1:]
+
+
 def test_a_loss_that_is_no_number_never_reaches_the_weights():
     learner, seen = start(non_finite="stop"), []
 
@@ -239,3 +265,15 @@ def test_the_time_of_every_phase_is_counted():
     seconds = learner.clock.seconds
     assert all(seconds[phase] > 0 for phase in ("data", "forward", "backward", "optimiser", "validation"))
     assert sum(learner.clock.shares().values()) == pytest.approx(1)
+
+
+def test_what_is_judged_is_where_the_model_is():
+    class Looks(Toy):
+        def evaluate(self, model, batches):
+            self.seen = [x.device for x in batches]
+            return Evaluation({"loss": 1.0}, {})
+
+    learner = start(Looks())
+    learner.model.to("meta")
+    judge_epoch(learner, Data(Ones(), lambda: [torch.zeros(2), torch.ones(2)]), Quiet())
+    assert learner.task.seen == [torch.device("meta")] * 2

@@ -7,7 +7,7 @@ import torch
 
 from twofold import nn
 from twofold.layers.forms import bf16_permitted
-from twofold.train.machine import Machine, device_of, moved, network_of, numbers, scaler_of, threads
+from twofold.train.machine import Machine, device_of, moved, network_of, numbers, placed, scaler_of, threads
 
 CPU = torch.device("cpu")
 
@@ -37,6 +37,12 @@ def test_a_batch_moves_whole():
     batch = moved(Batch(torch.zeros(2), True, [torch.ones(1), (torch.ones(3), None)]), torch.device("meta"))
     assert isinstance(batch, Batch) and batch.fresh is True and batch.more[1][1] is None
     assert all(x.is_meta for x in (batch.x, batch.more[0], batch.more[1][0]))
+    assert moved({"x": torch.zeros(2), "names": ["a"]}, torch.device("meta"))["x"].is_meta
+
+
+def test_batches_are_placed_where_the_model_is():
+    there, here = nn.Linear(2, 2, device="meta"), nn.ReLU()
+    assert [x.is_meta for model in (there, here) for (x,) in placed([(torch.zeros(2),)], model)] == [True, False]
 
 
 def test_the_layout_is_set_where_it_is_asked_for():

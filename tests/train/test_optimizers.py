@@ -62,7 +62,8 @@ def test_each_step_is_its_law(kind):
     weight = nn.Parameter(torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64))
     model = nn.Module()
     model.weight = weight
-    optimizer = build_optimizer(model, Optimisation(optimizer=kind, learning_rate=0.1, weight_decay=0.05, **({} if kind in MEMORYLESS else {"momentum": 0.7})))
+    momentum = {} if kind in MEMORYLESS else {"momentum": 0.7}
+    optimizer = build_optimizer(model, Optimisation(optimizer=kind, learning_rate=0.1, weight_decay=0.05, **momentum))
     law = Law(kind, weight.detach().clone(), 0.1, 0.7, 0.05)
     for step in range(5):
         g = torch.tensor([[3.0, -1.0, 0.2]], dtype=torch.float64) * (step - 2.5)

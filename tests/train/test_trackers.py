@@ -61,6 +61,19 @@ def test_numbers_are_named_metric_first_and_words_left_out(tmp_path, fake, capsy
     assert capsys.readouterr().out == ""  # what a tracker prints is no output of a command
 
 
+def test_a_model_of_which_no_picture_can_be_drawn_is_told_once(tmp_path, fake):
+    said = []
+
+    def draw(model):
+        raise RuntimeError("no convolution\nanywhere")
+
+    trackers, kept = begun(tmp_path, said, draw, pictures=1)
+    for epoch in (1, 2):
+        trackers.epoch(epoch, epoch, ROW, nn.Linear(1, 1))
+    assert said == ["pictures of the model cannot be drawn: no convolution. The run goes on without them."]
+    assert [each[0] for each in kept.told] == ["begin", "epoch", "epoch"]
+
+
 def test_histograms_and_pictures_come_when_it_is_their_turn(tmp_path, fake):
     trackers, kept = begun(tmp_path, None, lambda model: {"filters": np.zeros((2, 2))}, histograms=2, pictures=3)
     model = nn.Linear(2, 1)

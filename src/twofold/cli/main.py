@@ -20,7 +20,7 @@ COMMANDS = {
     "models": ("twofold.cli.looking:models", "List the architectures."),
     "data": (
         "twofold.cli.looking:data",
-        "List the sources; `data check PATH` says what lies there; `data get NAME` downloads a published set.",
+        "List the sources; `data check PATH` says what lies there; `data get NAME` downloads a published set; `data preview` varies it.",
     ),
     "summary": ("twofold.cli.looking:summary", "Show the layers, shapes and weights of a model."),
     "explain": ("twofold.cli.explain:explain", "Work out the arithmetic of a layer, number by number."),

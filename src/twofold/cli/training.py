@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from twofold.cli.options import Flag, MaybeWhole, Whole
+from twofold.cli.options import Flag, MaybeWhole
 from twofold.cli.output import print_json, print_line
 from twofold.train.augmenting import Augmentation
 from twofold.train.bptt import Streams
@@ -50,7 +50,7 @@ def train(
     force: Flag = False,
     find_rate: Flag = False,
     sweep: str = "",
-    trials: Whole = 20,
+    trials: MaybeWhole = None,
     json: Flag = False,
 ) -> None:
     """Train a model. What you do not set follows the recipe of the source.
@@ -84,7 +84,7 @@ def train(
     sweep
         Train many times in search of good settings: "lr=1e-4..1e-1:log,dropout=0..0.5,units=64|128".
     trials
-        With sweep: how often.
+        With sweep: how often. Default: 20.
     json
         Print the final scores as JSON.
     """
@@ -101,7 +101,7 @@ def train(
     for part in parts.values():
         flat |= {name: getattr(part, name) for name in type(part).model_fields if name in part.model_fields_set} if part is not None else {}
     flat |= {"config": read_changes(config)} if config else {}
-    if resume is not None and (source or model or overwrite or out or flat or find_rate or sweep):
+    if resume is not None and (source or model or overwrite or out or flat or find_rate or sweep or trials is not None):
         raise ValueError("train --resume goes on with the settings of the run: give no source and no other settings.")
     if resume is None and force:
         raise ValueError("train: --force belongs to --resume. To replace a run, add --overwrite.")
@@ -109,11 +109,18 @@ def train(
         raise ValueError("train: name a source, for example: twofold train digits (twofold data lists them).")
     if find_rate and sweep:
         raise ValueError("train: --find-rate and --sweep each do something else. Take one.")
+    if trials is not None and not sweep:
+        raise ValueError("train: --trials belongs to --sweep. For example: --sweep lr=1e-4..1e-1:log --trials 20")
+    if overwrite and (find_rate or sweep):
+        told = "--sweep goes on with the study that the folder holds" if sweep else "--find-rate keeps no run"
+        raise ValueError(f"train: {told}: leave --overwrite out.")
+    if (find_rate or sweep) and flat.get("processes", 1) != 1:
+        raise ValueError(f"train: {'--sweep' if sweep else '--find-rate'} works in one process. Leave --processes out.")
     if find_rate:
         _find_rate(source, model, flat, out, json)
         return
     if sweep:
-        _sweep(source, sweep, flat | ({"model": model} if model else {}), out, trials, json)
+        _sweep(source, sweep, flat | ({"model": model} if model else {}), out, 20 if trials is None else trials, json)
         return
     processes = processes_of(resume, flat)
     if processes > 1 and not launched():

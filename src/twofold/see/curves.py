@@ -66,19 +66,21 @@ def curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
 
 
 def _mark_parting(axes: "Axes", epoch: int) -> None:
-    """A line where the losses part, named at its foot, on the side that has more room."""
+    """A line where the losses part, named at its head, on the side that has more room."""
     left, right = axes.get_xlim()
     ahead = epoch - left < right - epoch
     axes.axvline(epoch, color=style.PALETTE["grey"], linewidth=1, linestyle=(0, (4, 3)), label="parting", zorder=1)
     axes.annotate(
         f"here they part: epoch {epoch}",
-        (epoch, 0),
-        (5 if ahead else -5, 6),
+        (epoch, 1),
+        (5 if ahead else -5, -3),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
         ha="left" if ahead else "right",
+        va="top",
         size=style.SMALL,
         color=style.PALETTE["grey"],
+        bbox={"facecolor": style.PALETTE["paper"], "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
     )
 
 

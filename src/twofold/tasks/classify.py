@@ -40,6 +40,11 @@ class Classification:
 
     def loss(self, model: nn.Module, batch: Pictures, carried: None = None) -> Step:
         logits_BN = model(batch.x_BCHW)
+        if logits_BN.shape != (len(batch.y_B), len(self.classes)):
+            raise ValueError(
+                f"classify: expected outputs (B={len(batch.y_B)}, N={len(self.classes)}), a number for each class, got "
+                f"{tuple(logits_BN.shape)}. Give the model's last layer {len(self.classes)} outputs."
+            )
         if batch.goal_BN is not None:  # which has the smoothing in it
             return Step(soft_cross_entropy(logits_BN, batch.goal_BN), len(batch.y_B), None)
         loss = cross_entropy(logits_BN, batch.y_B, None, -100, "mean", self.smoothing)

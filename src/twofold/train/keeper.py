@@ -138,16 +138,17 @@ class Keeper:
         self.wait()
         if not self.unwritten and self.written() == learner.progress.best_epoch:
             return
-        try:
-            states = self._load_best(learner)
-        except LostError as error:
-            raise ValueError(f"{error} {self.unwritten}".rstrip()) from None
-        learner.model.load_state_dict(states["model"])
-        if learner.average is not None:
-            learner.average.load_state_dict(states["average"])
+        if learner.progress.epoch != learner.progress.best_epoch:  # else the model has them still
+            try:
+                states = self._load_best(learner)
+            except LostError as error:
+                raise ValueError(f"{error} {self.unwritten}".rstrip()) from None
+            learner.model.load_state_dict(states["model"])
+            if learner.average is not None:
+                learner.average.load_state_dict(states["average"])
         self._write_model(learner)
         if self.unwritten:
-            raise ValueError(self.unwritten)
+            raise ValueError(f"The weights of epoch {learner.progress.best_epoch}, the best, are not kept: {self.unwritten}")
 
     def _ready(self, learner: Learner) -> None:
         """Nobody reads while the first process still writes."""

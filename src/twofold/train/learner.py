@@ -70,7 +70,7 @@ class Learner:
         self.scaler = scaler_of(settings.machine, world.device)
         self.clock, self.progress = Clock(), Progress()
         self.reach = ReachRecord(settings.streams.reach) if settings.streams.reach else None
-        self.names: Callable[[int, int], Sequence[Any]] | None = None  # of the items of a batch, by epoch and step
+        self.names: Callable[[int, int], Sequence[Any] | None] | None = None  # of the items of a batch, by epoch and step
         self._moment = Moment(model)
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.network = copy_to_all(network_of(model, settings.machine), world)

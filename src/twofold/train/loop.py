@@ -5,7 +5,10 @@ for each epoch:  for each batch:  a step of the learner;    then validate, and k
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
+
+import torch
 
 from twofold.train.batches import Batches
 from twofold.train.learner import Learner, Outcome
@@ -52,7 +55,7 @@ def learn(learner: Learner, data: Data, watch: Watcher) -> None:
     stop = learner.world.any_of(watch.stop)
     while learner.unfinished() and not stop:
         learner.begin()
-        for batch in data.training.epoch(progress.epoch, progress.step) if progress.step < steps else ():
+        for batch in _left(learner, data):
             outcome = learner.step(batch, data.training.share(progress.step), watch.stop)
             if outcome.action == "rollback":
                 watch.go_back(learner)
@@ -69,6 +72,21 @@ def learn(learner: Learner, data: Data, watch: Watcher) -> None:
             watch.epoch(learner, *judged)
         else:
             stop = True
+
+
+def _left(learner: Learner, data: Data) -> Iterator[Any]:
+    """The batches of the epoch that are left. What the data draw at the beginning of an epoch (a DataLoader its order) is drawn as then."""
+    progress = learner.progress
+    if progress.step == learner.steps:
+        return iter(())
+    batches, now = iter(data.training.epoch(progress.epoch, progress.step)), torch.get_rng_state()
+    if progress.step == 0:
+        progress.begun = now
+        return batches
+    torch.set_rng_state(progress.begun)
+    first = list(islice(batches, 1))
+    torch.set_rng_state(now)
+    return chain(first, batches)
 
 
 def judge_epoch(learner: Learner, data: Data, watch: Watcher) -> tuple[dict[str, Any], bool] | None:

@@ -1,7 +1,8 @@
 """One's own parts: any iterable of batches, any data set of PyTorch's form, any loss.
 
 batches     a list, a DataLoader, any object whose __iter__ begins anew: taken as they come, the same number in every epoch
-a data set  has a length and items [i]: it is cut into batches in an order drawn from (seed, epoch)
+a data set  has a length and items [i]: it is cut into batches of nearly equal size (no tiny last one for batch norm) in an order drawn
+            from (seed, epoch)
 a batch     a pair (x, y); of another form where a Task takes it apart
 loss        loss(model(x), y) -> the mean over the batch; or a Task, which may do anything (tasks/task.py)
 
@@ -37,6 +38,11 @@ class OwnBatches:
                 f"fit: expected batches that can be gone through once for each epoch, got {type(given).__name__}, which ends after one. "
                 "Give a list, a DataLoader, a data set, or an object whose __iter__ begins anew."
             )
+        if hasattr(given, "ndim"):
+            raise ValueError(
+                f"fit: expected batches or a data set, got {type(given).__name__} of shape {tuple(given.shape)}. Tensors x and y? Give "
+                "torch.utils.data.TensorDataset(x, y) for training and another for validation."
+            )
         if not self.is_set and not isinstance(given, Iterable):
             raise ValueError(f"fit: expected a source, a data set or an iterable of batches, got {type(given).__name__}.")
         if not (_length(given) if _length(given) is not None else any(True for _ in given)):
@@ -46,12 +52,9 @@ class OwnBatches:
                 f"fit: batches of one's own cannot be shared over {shard.processes} processes. Give a data set (torch.utils.data.Dataset), "
                 "which is cut for each of them."
             )
-        smallest = len(given) % batch_size or batch_size if self.is_set else shard.processes
-        shard.refuse_fewer(
-            f"a data set of {_length(given)} items in batches of {batch_size}, the smallest batch",
-            smallest,
-            "Take fewer processes, or another batch_size.",
-        )
+        if self.is_set:
+            what = f"a data set of {len(given)} items in batches of at most {batch_size}, the smallest batch"
+            shard.refuse_fewer(what, len(given) // self._steps, "Take fewer processes, or a larger batch_size.")
 
     @property
     def is_set(self) -> bool:
@@ -67,7 +70,8 @@ class OwnBatches:
     def share(self, step: int) -> float:
         if not self.is_set or self.shard.processes == 1:
             return 1.0
-        return self.shard.share(min(self.batch_size, len(self.given) - step * self.batch_size))
+        smallest, larger = divmod(len(self.given), self._steps)
+        return self.shard.share(smallest + (step < larger))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
         """The batches of an epoch, from batch `start` on; of a set, as the order of that epoch has them.
@@ -77,30 +81,39 @@ class OwnBatches:
         if self.is_set:
             yield from self._cut(number, start)
             return
-        count = 0
+        steps, count = self._steps, 0
         for place, batch in enumerate(self.given):
             count = place + 1
-            if count > self._steps:
+            if count > steps:
                 break
             if place >= start:
                 yield batch
-        if count != self._steps:
-            least = "more" if count > self._steps else f"only {count}"
+        if count != steps:
+            told = "had at first" if _length(self.given) is None else "says"
             raise ValueError(
-                f"fit: expected {self._steps} batches in every epoch, as {type(self.given).__name__} {self._counted}, got {least} in epoch "
-                f"{number + 1}. Schedules and resume need as many in each."
+                f"fit: expected {steps} batches in every epoch, as {type(self.given).__name__} {told}, got "
+                f"{'more' if count > steps else f'only {count}'} in epoch {number + 1}. Schedules and resume need as many in each."
             )
+
+    def names(self, epoch: int, step: int) -> list[int] | None:
+        """The places of a batch's items in the set, of a shard those of its own; None for batches."""
+        if not self.is_set:
+            return None
+        batch = self._orders(epoch)[step]
+        return batch[self.shard.part(len(batch))]
 
     def in_order(self) -> Iterator[Any]:
         """All batches once, for evaluation: those of a set in its own order."""
         return iter(DataLoader(self.given, self.batch_size, generator=torch.Generator())) if self.is_set else iter(self.given)
 
     def _cut(self, number: int, start: int) -> Iterator[Any]:
+        own = [batch[self.shard.part(len(batch))] for batch in self._orders(number)[start:]]
+        return iter(DataLoader(self.given, batch_sampler=own, generator=torch.Generator()))
+
+    def _orders(self, number: int) -> list[list[int]]:
+        """The items of every batch of an epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        order: list[int] = torch.randperm(len(self.given), generator=generator).tolist()
-        whole = [order[place : place + self.batch_size] for place in range(0, len(order), self.batch_size)]
-        own = [batch[self.shard.part(len(batch))] for batch in whole[start:]]
-        return iter(DataLoader(self.given, batch_sampler=own, generator=generator))
+        return [batch.tolist() for batch in torch.randperm(len(self.given), generator=generator).tensor_split(self._steps)]
 
     @cached_property
     def _steps(self) -> int:
@@ -108,10 +121,6 @@ class OwnBatches:
         if self.is_set:
             return math.ceil(len(self.given) / self.batch_size)
         return sum(1 for _ in self.given) if length is None else length
-
-    @property
-    def _counted(self) -> str:
-        return "had at first" if _length(self.given) is None else "says"
 
 
 class OwnTask:
@@ -164,7 +173,7 @@ def _length(given: Any) -> int | None:
     """How many batches or items there are, where that is known without looking: an iterable data set has a length, or raises."""
     try:
         return len(given)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         return None
 
 

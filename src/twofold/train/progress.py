@@ -19,6 +19,7 @@ class Progress:
     stopped_epoch: int = 0  # where patience ended; everything then went back to the best epoch
     history: list[dict[str, Any]] = field(default_factory=list)
     reach: list[dict[str, Any]] = field(default_factory=list)  # how far the gradient reached back, now and then in this epoch
+    begun: Any = None  # torch's random state when the epoch began
 
     def advance(self, loss: float, items: int, carried: Any) -> None:
         """One more step is done."""

@@ -83,8 +83,7 @@ class Trackers:
         if self.active and self.watching.histograms and epoch % self.watching.histograms == 0:
             self._histograms(number, model)
         if self.active and self.draw and self.watching.pictures and epoch % self.watching.pictures == 0:
-            for name, picture in self.draw(model).items():
-                self.picture(number, name, picture)
+            self._draw(number, self.draw, model)
 
     def picture(self, number: int, name: str, picture: "Figure | NDArray[np.uint8] | Path") -> None:
         """A figure, a PNG file, or an array (see `pixels`)."""
@@ -123,6 +122,18 @@ class Trackers:
                 values = None if tensor is None else _finite(tensor)
                 if values is not None and values.numel():
                     self._tell_histogram(number, f"{kind}/{name}", values)
+
+    def _draw(self, number: int, draw: Draw, model: nn.Module) -> None:
+        """Pictures of the model as it is now; where they cannot be drawn that is told once, and none are drawn any more."""
+        try:
+            drawn = draw(model)
+        except Exception as error:  # a model of one's own may be anything
+            self.draw = None
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            self.say(f"pictures of the model cannot be drawn: {first}. The run goes on without them.")
+            return
+        for name, picture in drawn.items():
+            self.picture(number, name, picture)
 
     def _tell_histogram(self, number: int, name: str, values: Tensor) -> None:
         self._each(lambda tracker: tracker.histogram(number, name, values))
