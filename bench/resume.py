@@ -4,8 +4,8 @@ A small CNN and a small LSTM, with everything on that has a state: order, augmen
 warm-up, accumulation, average of the weights; dropout, carried state, overlapping windows, several epochs to a pass of the text.
 
 Each run is a process of its own, `python -m twofold train`, with a checkpoint every 60 ms. It is killed after its first checkpoint, at a
-moment drawn from what was left of the undisturbed run then, resumed, killed again up to twice, at moments of the whole length, and left to
-its end.
+moment drawn from what was left of the undisturbed run then, every second one in the next write after it; resumed, killed again up to twice,
+at moments of the whole length; and left to its end.
 
 bit-identical: model.safetensors, model.json, every state of the last checkpoint (weights, optimiser, average, schedule, progress, random
 states of torch), and all rows of metrics.jsonl but for the times.
@@ -34,6 +34,7 @@ RUNS = {
     "language": ["text.txt", "--config", "units=32", "embedding=16", "dropout=0.2", "--epochs", "6", "--batch-size", "4", "--window", "16",
                  "--bptt", "40", "--items-per-epoch", "6000", *OFTEN],
 }  # fmt: skip
+CHECKPOINT, WRITING = "state/*.safetensors", "state/.*.tmp"
 UNTIMED = ("seconds", "time", "clock", "numpy", "python")  # of the clock; and generators that nothing draws from, seeded by each process
 
 
@@ -48,10 +49,13 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     return process.returncode, err.decode()
 
 
-def await_checkpoint(run: Path, process: subprocess.Popen[bytes]) -> None:
-    while not list((run / "state").glob("*.safetensors")):
-        assert process.poll() is None, ended(process)
-        time.sleep(0.002)
+def await_file(process: subprocess.Popen[bytes], run: Path, pattern: str) -> bool:
+    """Whether there was one before the process ended."""
+    while not list(run.glob(pattern)):
+        if process.poll() is not None:
+            return False
+        time.sleep(0.0002)
+    return True
 
 
 def end_of(run: Path) -> list[Any]:
@@ -77,21 +81,23 @@ def main(count: int) -> None:
         for name, words in RUNS.items():
             began = time.monotonic()
             process = start(folder, *words, "--out", "whole")
-            await_checkpoint(folder / "whole", process)
+            assert await_file(process, folder / "whole", CHECKPOINT), ended(process)
             before = time.monotonic() - began
             assert ended(process)[0] == 0
             length, whole = time.monotonic() - began, end_of(folder / "whole")
             resumed = same = unreadable = kills = within = 0
-            for _ in range(count):
-                run, alive = folder / "run", False
-                while not alive:  # else the moment was too late
+            for turn in range(count):
+                run, alive, moment = folder / "run", False, moments.uniform(0, length - before)
+                while not alive:
                     shutil.rmtree(run, ignore_errors=True)
                     process = start(folder, *words, "--out", "run")
-                    await_checkpoint(run, process)
-                    time.sleep(moments.uniform(0, length - before))
-                    alive = process.poll() is None
+                    assert await_file(process, run, CHECKPOINT), ended(process)
+                    time.sleep(moment)
+                    alive = await_file(process, run, WRITING) if turn % 2 else process.poll() is None
+                    moment /= 2  # where it was too late
                 for again in range(moments.randint(1, 3)):
-                    time.sleep(moments.uniform(0, length) if again else 0)
+                    if again:
+                        time.sleep(moments.uniform(0, length))
                     process.kill()
                     kills += ended(process)[0] == -9
                     within += any(path.name.endswith(".tmp") for path in run.rglob(".*"))

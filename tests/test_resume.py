@@ -95,10 +95,16 @@ class Command:
     def __init__(self, shell, process):
         self.shell, self.process = shell, process
 
+    @property
+    def over(self):
+        return self._known()[0] == "Z"
+
     def seconds(self):
         """How long it has computed."""
-        user, system = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return sum(map(int, self._known()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def _known(self):
+        return Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
 
     def send(self, number):
         os.kill(self.process, number)
@@ -185,7 +191,7 @@ def rows_of(folder):
 
 
 def kill_and_resume(shell, name, folder, moments, kills, seconds, number=signal.SIGKILL):
-    """Kill it so many times, at random moments, the first after the first checkpoint, and let it end."""
+    """Kill it at random moments, the first after the first checkpoint and every second one in a write, and let it end."""
     code, err, took = stopped(shell, name, folder, number, seconds=moments.uniform(0, seconds))
     assert took < 5 and (code == -9 if number == signal.SIGKILL else code == 143 and "Go on with: twofold train --resume" in err), err
     if name == "streamed":
@@ -194,6 +200,8 @@ def kill_and_resume(shell, name, folder, moments, kills, seconds, number=signal.
         command = shell.start("train", "--resume", folder)
         if kill < kills:
             time.sleep(moments.uniform(0, seconds))
+            while kill % 2 and not command.over and not list((folder / "state").glob(".*.tmp")):
+                time.sleep(0.0002)
             command.send(number)
         code, _, err = command.end()
         assert code == 0 or (code in (-9, -15, 143) and kill < kills) or (code == 2 and "is complete" in err), err

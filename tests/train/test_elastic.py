@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 ELASTIC = str(Path(__file__).with_name("elastic.py"))
@@ -17,6 +18,7 @@ def run(folder, kill):
     return torch.load(folder / "end.pt"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_process_costs_the_steps_since_the_last_checkpoint_and_changes_no_bit(tmp_path):
     (whole, _), (mended, said) = run(tmp_path / "whole", 0), run(tmp_path / "mended", 13)  # in the third of four epochs, of 5 steps each
     assert (whole["restarts"], whole["steps"]) == (0, 20)

@@ -36,7 +36,7 @@ def test_a_window_with_the_state_that_it_goes_on_from(tmp_path):
     assert {name: x.shape for name, x in load_file(kept.path).items()} == {
         "x_TB": (3, 2), "y_TB": (3, 2), "carried.0": (1, 2, 4), "carried.1": (1, 2, 4),
     }  # fmt: skip
-    assert json.loads(kept.path.with_suffix(".json").read_text())["values"] == {"fresh": False}
+    assert json.loads(kept.path.with_suffix(".json").read_text())["values"] == {"fresh": False, "carry": None, "starts_TB": None}
 
 
 def test_of_a_large_batch_the_broken_items_are_kept(tmp_path, monkeypatch):

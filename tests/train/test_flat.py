@@ -18,5 +18,6 @@ def test_parts_vanish_and_the_config_keeps_its_name():
 
 def test_flat_settings_make_the_same_settings_again():
     settings = Settings.of("digits", epochs=3, learning_rate=0.5)
-    given = {name: value for name, value in flat(settings.model_dump()).items() if name not in ("source",) and value not in ("none", "")}
+    apart = ("source", "milestones", "track")  # several values are one text there
+    given = {name: value for name, value in flat(settings.model_dump()).items() if name not in apart and value not in ("none", "")}
     assert Settings.of("digits", **{**given, "config": {}}) == settings

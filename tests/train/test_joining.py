@@ -42,6 +42,7 @@ def test_what_one_process_says_is_said_once_and_ends_all(tmp_path, capfd, scenar
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_torchrun_starts_them_too_and_names_the_cause(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", TOGETHER]
     met = subprocess.run([*command, "start", str(tmp_path)], capture_output=True, text=True, timeout=120)

@@ -28,6 +28,7 @@ def test_a_killed_process_is_named_and_the_others_are_stopped(tmp_path, capfd):
     assert "twofold: process 1 of 2 was killed by SIGKILL; the others are stopped.\n" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_to_the_launcher_stops_all_after_the_same_step(tmp_path, number):
     """SIGKILL, which the launcher cannot forward, included; the first process is given the time to write."""
@@ -55,11 +56,13 @@ def test_a_number_of_processes_that_cannot_be_is_refused(monkeypatch):
         launch(["true"], 2)
 
 
-def test_processes_share_the_cores_unless_the_user_says_how_many(monkeypatch, capfd):
-    tell = [sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"]
+def test_processes_share_the_cores_unless_the_user_says_how_many(monkeypatch, tmp_path):
+    program = "import os, sys; open(sys.argv[1] + os.environ['RANK'], 'w').write(os.environ['OMP_NUM_THREADS'])"
+    tell = [sys.executable, "-c", program, str(tmp_path / "threads")]
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert launch(tell, 2) == 0
+    assert [(tmp_path / f"threads{process}").read_text() for process in range(2)] == [str(max(1, cores // 2))] * 2
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert launch(tell, 1) == 0
-    assert capfd.readouterr().out.split() == [str(max(1, cores // 2))] * 2 + ["7"]
+    assert (tmp_path / "threads0").read_text() == "7"

@@ -21,6 +21,9 @@ def run(*command, **environment):
     return subprocess.run([*APART, *command], env={**os.environ, **environment}, capture_output=True, text=True, timeout=200)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def machines():
     """Runs torchrun on both."""
