@@ -7,6 +7,7 @@ from the thread that has to deliver it, and the suite takes three times as long.
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, and for child processes too
@@ -15,6 +16,9 @@ os.environ["TWOFOLD_CACHE"] = tempfile.mkdtemp(prefix="twofold-cache-")  # and n
 atexit.register(shutil.rmtree, os.environ["TWOFOLD_CACHE"], ignore_errors=True)
 
 import pytest  # noqa: E402 (what is set above comes first)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has it so for what it runs in the background, and tests send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
