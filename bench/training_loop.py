@@ -206,7 +206,7 @@ def compare(model: torch_nn.Module, task: Task, batches: Batches, settings: Sett
         watch.against(other)
         with watch.watching():
             learn(learner, Data(batches, list), watch)
-        keeper.finish()
+        keeper.wait()
         trackers.end(None)
     ours, theirs = (1e3 * statistics.median(column) for column in zip(*watch.epochs[1:], strict=True))
     return ours, theirs
