@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from twofold.tasks.task import Step
 from twofold.train.faults import NotFiniteError
-from twofold.train.learner import Learner, norms_of
+from twofold.train.learner import Learner
 from twofold.train.own import OwnTask
 from twofold.train.processes import World
 from twofold.train.settings import Settings
@@ -208,7 +209,15 @@ def test_processes_that_are_not_as_many_are_refused():
     assert ours.world == World()
 
 
-def test_the_norm_of_a_state_is_finite_where_all_of_it_is():
+@pytest.mark.parametrize(("last", "kept"), [(1.0, True), (math.nan, False), (math.inf, False)])
+def test_after_a_step_that_is_left_out_the_state_is_kept_where_all_of_it_is_finite(last, kept):
     State = namedtuple("State", "h c")
-    assert norms_of(State(torch.ones(2, 3), (-torch.ones(1),))) == 7 and norms_of(None) == 0 and norms_of(()) == 0
-    assert not norms_of([torch.zeros(2), torch.tensor([math.nan])]).isfinite()
+    state = State(torch.ones(2, 3), (torch.tensor([[0.0], [last]]),))
+
+    class Broken(OwnTask):
+        def loss(self, model, batch, carried=None):
+            return Step(model(batch).mean() * math.nan, len(batch), state)
+
+    learner = Learner(torch.nn.Linear(1, 1), Broken(F.mse_loss), Settings.of("own", non_finite="skip", **PLAIN), 4)
+    assert learner.step(torch.ones(2, 1)).action == "skip"
+    assert (learner.progress.step, learner.progress.carried) == (1, state if kept else None)

@@ -7,7 +7,7 @@ import torch
 
 from twofold import nn
 from twofold.layers.forms import bf16_permitted
-from twofold.train.machine import Machine, device_of, moved, network_of, numbers, placed, scaler_of, threads
+from twofold.train.machine import Machine, device_of, moved, network_of, numbers, placed, scaler_of
 
 CPU = torch.device("cpu")
 
@@ -49,10 +49,3 @@ def test_the_layout_is_set_where_it_is_asked_for():
     model = nn.Conv2d(3, 4, 3)
     assert network_of(model, Machine()) is model and model.weight.is_contiguous()
     assert network_of(model, Machine(channels_last=True)).weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_threads_are_as_before_afterwards():
-    before = torch.get_num_threads()
-    with threads(1):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before

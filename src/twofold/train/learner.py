@@ -23,6 +23,7 @@ from twofold.train.clock import Clock
 from twofold.train.culprit import Fault, find_fault, find_unsound
 from twofold.train.evidence import save_batch
 from twofold.train.faults import Guard, NotFiniteError, judge
+from twofold.train.leaves import finite, leaves
 from twofold.train.machine import moved, network_of, numbers, scaler_of
 from twofold.train.memory import Portion, Room, item_count, split
 from twofold.train.moment import Moment
@@ -226,7 +227,7 @@ class Learner:
             raise NotFiniteError(said)
         self.tell(said)
         if decision.action == "skip":
-            progress.leave_out(found.carried if torch.isfinite(norms_of(found.carried)) else None)
+            progress.leave_out(found.carried if all(finite(part) for _, part in leaves(found.carried)) else None)
         return decision.action
 
     def _culprit(self, batch: Any, names: Sequence[Any] | None) -> Fault:
@@ -253,12 +254,3 @@ class Learner:
         """The first process's that found one, in all."""
         found = [Fault(**{**each, "items": tuple(each["items"])}) for each in self.world.collect(fault._asdict())]
         return next((each for each in found if each.place != "nowhere"), found[0])
-
-
-def norms_of(state: Any) -> torch.Tensor:
-    """A number that is finite where all of a recurrent state is."""
-    if isinstance(state, torch.Tensor):
-        return state.detach().float().abs().sum()
-    if isinstance(state, tuple | list):
-        return torch.stack([norms_of(part) for part in state]).sum() if state else torch.zeros(())
-    return torch.zeros(())

@@ -10,7 +10,7 @@ Micikevicius et al., "Mixed precision training", ICLR 2018, section 3
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Literal
 
 import torch
@@ -88,15 +88,3 @@ def network_of(model: nn.Module, machine: Machine) -> nn.Module:
     if machine.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return torch.compile(model) if machine.compile else model  # type: ignore[return-value]
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """A block with that many threads; None: as it is."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
