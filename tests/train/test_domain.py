@@ -2,7 +2,7 @@
 
 import pytest
 
-from twofold.models.vgg import VGGConfig
+from twofold.models.vgg_small import VGGConfig
 from twofold.train.domain import Choice, Range, ends, kinds_of, parse, spoken
 from twofold.train.settings import Settings
 

@@ -47,6 +47,15 @@ def at_most(who: str, largest: int, **values: int) -> None:
             raise ValueError(f"{who}: expected {name} to be at most {largest:,}, got {value:,}.")
 
 
+def big_enough(who: str, smallest: int, height: int, width: int) -> None:
+    """Raise ValueError for pictures with a side below the smallest that the net takes."""
+    if min(height, width) < smallest:
+        raise ValueError(
+            f"{who}: expected pictures of at least {smallest}x{smallest}, got {height}x{width}: its maps would shrink to nothing. Take a "
+            "larger --image-size, or a net for small pictures (twofold models)."
+        )
+
+
 def fraction(who: str, **values: float) -> None:
     """Raise ValueError for a value outside 0 <= value < 1."""
     for name, value in values.items():
