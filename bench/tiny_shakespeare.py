@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+
 import twofold
 from side_by_side import machine
 from twofold.cli.training import read_changes

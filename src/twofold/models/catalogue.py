@@ -29,8 +29,12 @@ class Model(NamedTuple):
 
 MODELS: dict[str, Model] = {
     "lenet5": Model("classify", lenet.PRESETS["lenet5"], lenet.build, "LeNet-5 (1998) in its modern form, for pictures from 12x12"),
-    "vgg-mini": Model("classify", vgg_small.PRESETS["vgg-mini"], vgg_small.build, "four 3x3 convolutions with batch norm, for 8x8 to 32x32"),
-    "vgg-small": Model("classify", vgg_small.PRESETS["vgg-small"], vgg_small.build, "seven 3x3 convolutions with batch norm, for 32x32 to 96x96"),
+    "vgg-mini": Model(
+        "classify", vgg_small.PRESETS["vgg-mini"], vgg_small.build, "four 3x3 convolutions with batch norm, for 8x8 to 32x32"
+    ),
+    "vgg-small": Model(
+        "classify", vgg_small.PRESETS["vgg-small"], vgg_small.build, "seven 3x3 convolutions with batch norm, for 32x32 to 96x96"
+    ),
     "char-lstm": Model("language", language.PRESETS["char-lstm"], language.build, "one LSTM layer over characters, tied output"),
     "word-lstm": Model("language", language.PRESETS["word-lstm"], language.build, "two LSTM layers over words, tied output"),
 }
