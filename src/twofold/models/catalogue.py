@@ -27,16 +27,26 @@ class Model(NamedTuple):
     line: str  # one sentence for the list
 
 
+def _of(module: Any, task: str = "classify", **lines: str) -> dict[str, Model]:
+    """The presets of a file: their names, with _ for -, and a sentence for each."""
+    names = {name.replace("_", "-"): line for name, line in lines.items()}
+    assert names.keys() == module.PRESETS.keys(), f"{module.__name__}: {names.keys() ^ module.PRESETS.keys()}"
+    return {name: Model(task, module.PRESETS[name], module.build, line) for name, line in names.items()}
+
+
 MODELS: dict[str, Model] = {
-    "lenet5": Model("classify", lenet.PRESETS["lenet5"], lenet.build, "LeNet-5 (1998) in its modern form, for pictures from 12x12"),
-    "vgg-mini": Model(
-        "classify", vgg_small.PRESETS["vgg-mini"], vgg_small.build, "four 3x3 convolutions with batch norm, for 8x8 to 32x32"
+    **_of(lenet, lenet5="LeNet-5 (1998) in its modern form, for pictures from 12x12"),
+    **_of(
+        vgg_small,
+        vgg_mini="four 3x3 convolutions with batch norm, for 8x8 to 32x32",
+        vgg_small="seven 3x3 convolutions with batch norm, for 32x32 to 96x96",
     ),
-    "vgg-small": Model(
-        "classify", vgg_small.PRESETS["vgg-small"], vgg_small.build, "seven 3x3 convolutions with batch norm, for 32x32 to 96x96"
+    **_of(
+        language,
+        "language",
+        char_lstm="one LSTM layer over characters, tied output",
+        word_lstm="two LSTM layers over words, tied output",
     ),
-    "char-lstm": Model("language", language.PRESETS["char-lstm"], language.build, "one LSTM layer over characters, tied output"),
-    "word-lstm": Model("language", language.PRESETS["word-lstm"], language.build, "two LSTM layers over words, tied output"),
 }
 
 
