@@ -27,7 +27,7 @@ from twofold.train.machine import moved, numbers
 from twofold.train.own import OwnBatches, OwnTask
 from twofold.train.penalties import set_dropout
 from twofold.train.processes import World
-from twofold.train.recipes import recipe
+from twofold.train.recipes import named, recipe
 from twofold.train.settings import OWN, Learning, Settings
 from twofold.train.shards import WHOLE, Shard
 from twofold.train.streaming import batches_of, in_order
@@ -77,8 +77,10 @@ def lasting(source: str | Path) -> str:
 
 def settle(wanted: Settings, source: Source) -> Settings:
     """What the user wants upon the recipe of the source. Raises ValueError for a setting that this task has no use for."""
-    chosen = recipe(source)
+    chosen = recipe(source, wanted.recipe)
     settings = wanted.with_recipe(chosen)
+    if wanted.recipe:
+        settings.require(f"recipe {wanted.recipe!r}", named(wanted.recipe).needs)
     settings.refuse_foreign(Settings.of(wanted.source).with_recipe(chosen), source.task)
     return settings
 
@@ -88,7 +90,8 @@ def prepare(wanted: Settings, settled: bool, model: nn.Module | None = None, sou
 
     Raises ValueError for sources, models and settings that do not go together.
     """
-    source = source or open_source(wanted.source, wanted.data)
+    how = wanted.data if settled or not wanted.recipe else wanted.with_recipe(named(wanted.recipe).values).data
+    source = source or open_source(wanted.source, how)
     settings = wanted if settled else settle(wanted, source)
     reading = Reading.of(source)
     if model is None:

@@ -26,6 +26,20 @@ def models(*, json: Flag = False) -> None:
     print_table(("name", "task", "weights", "what it is"), rows)
 
 
+def recipes(*, json: Flag = False) -> None:
+    """List the recipes. A source that has a recipe of its name gets it by itself; any other is asked for with train --recipe NAME."""
+    from twofold.train.recipes import RECIPES
+
+    if json:
+        print_json({name: {"task": each.task, "line": each.line, "needs": each.needs, **each.values} for name, each in RECIPES.items()})
+        return
+    rows = [
+        (name, each.task, each.values.get("model", "-"), " ".join(f"--{need}" for need in each.needs) or "-", each.line)
+        for name, each in RECIPES.items()
+    ]
+    print_table(("name", "task", "model", "needs", "what it is"), rows)
+
+
 def data(
     action: str = "",
     path: str = "",

@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": ("twofold.cli.using:evaluate", "Score a trained model on its test split, or on another source."),
     "predict": ("twofold.cli.using:predict", "Name the class of pictures."),
     "sample": ("twofold.cli.using:sample", "Let a language model write."),
+    "recipes": ("twofold.cli.looking:recipes", "List the recipes: settings that were tried on a kind of data."),
     "models": ("twofold.cli.looking:models", "List the architectures."),
     "data": (
         "twofold.cli.looking:data",

@@ -29,6 +29,7 @@ def train(
     *,
     model: str = "",
     config: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    recipe: str = "",
     limit: MaybeWhole = None,
     image_size: MaybeWhole = None,
     unit: str | None = None,
@@ -63,6 +64,8 @@ def train(
         The name of an architecture (twofold models lists them).
     config
         Changes to the architecture: units=256 layers=2.
+    recipe
+        The name of a recipe (twofold recipes lists them). Default: by the source.
     limit
         Characters of training text to use.
     image_size
@@ -101,6 +104,7 @@ def train(
     for part in parts.values():
         flat |= {name: getattr(part, name) for name in type(part).model_fields if name in part.model_fields_set} if part is not None else {}
     flat |= {"config": read_changes(config)} if config else {}
+    flat |= {"recipe": recipe} if recipe else {}
     if resume is not None and (source or model or overwrite or out or flat or find_rate or sweep or trials is not None):
         raise ValueError("train --resume goes on with the settings of the run: give no source and no other settings.")
     if resume is None and force:

@@ -1,11 +1,23 @@
 """Recipes: the settings that suit a source, laid under what the user sets. A recipe names only what differs from the defaults.
 
-What they reach is measured by bench/digits.py, bench/python_source.py and bench/tiny_shakespeare.py, and told in docs/recipes.md.
+A source gets its own recipe by name, any other that of its task; `--recipe NAME` asks for a certain one, which may also say how the data
+are read. What they reach, in which time and on which machine, is told in docs/recipes.md.
 """
 
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NamedTuple
 
 from twofold.data.sources import Source, TextSource
+
+
+class Recipe(NamedTuple):
+    """A named set of settings, by flat names. needs: settings that the user has to give beside it."""
+
+    task: str
+    line: str  # one sentence for the list
+    values: dict[str, Any]
+    needs: tuple[str, ...] = ()
+
 
 LANGUAGE: dict[str, Any] = {
     "model": "char-lstm",
@@ -38,21 +50,43 @@ SHAKESPEARE: dict[str, Any] = {
     "precision": "bf16",
 }
 
-RECIPES: dict[str, dict[str, Any]] = {
-    "digits": {"model": "vgg-mini", "epochs": 20},
-    "fashion-mnist": CLOTHES,
-    "mnist": {**CLOTHES, "augment": "digits"},
-    "tiny-shakespeare": SHAKESPEARE,
-    "python-source": {**LANGUAGE, "epochs": 10, "items_per_epoch": 300_000, "patience": 0},
+RECIPES: dict[str, Recipe] = {
+    "digits": Recipe("classify", "vgg-mini on the handwriting of scikit-learn, 8x8", {"model": "vgg-mini", "epochs": 20}),
+    "fashion-mnist": Recipe("classify", "a net of 273 thousand weights on clothing, 28x28", CLOTHES),
+    "mnist": Recipe("classify", "the same on handwritten digits, never mirrored", {**CLOTHES, "augment": "digits"}),
+    "tiny-shakespeare": Recipe("language", "an LSTM of 384 units, three minutes on two cores", SHAKESPEARE),
+    "python-source": Recipe(
+        "language",
+        "an LSTM of 192 units on the standard library, one minute",
+        {**LANGUAGE, "epochs": 10, "items_per_epoch": 300_000, "patience": 0},
+    ),
 }
 
 
-def recipe(source: Source) -> dict[str, Any]:
-    """The recipe of a source: its own by name, else that of its task, with a model that suits its size."""
+def recipe(source: Source, name: str = "") -> dict[str, Any]:
+    """The settings of the recipe of that name, else of the source's own, else of its task, with a model that suits its size.
+
+    Raises ValueError for a recipe of another task.
+    """
+    if name:
+        found = named(name)
+        if found.task != source.task:
+            fitting = ", ".join(each for each, entry in RECIPES.items() if entry.task == source.task)
+            raise ValueError(f"recipe {name!r} is for {found.task}, but {source.name} is for {source.task}. Take one of {fitting}.")
+        return found.values
     if isinstance(source, TextSource):
-        own = RECIPES.get(source.name, LANGUAGE)
+        own = RECIPES[source.name].values if source.name in RECIPES else LANGUAGE
         return {**own, "model": "word-lstm"} if source.vocabulary.unit == "word" else own
-    if source.name in RECIPES:
-        return RECIPES[source.name]
+    if source.name in RECIPES and RECIPES[source.name].task == "classify":
+        return RECIPES[source.name].values
     small = min(source.preparation.height, source.preparation.width) < 32
     return {"model": "vgg-mini" if small else "vgg-small"}
+
+
+def named(name: str) -> Recipe:
+    """The recipe of that name. Raises ValueError with the nearest names."""
+    if name in RECIPES:
+        return RECIPES[name]
+    near = get_close_matches(name.lower(), RECIPES, 1, cutoff=0.4)
+    hint = f'did you mean "{near[0]}"? ' if near else ""
+    raise ValueError(f"no recipe {name!r}: {hint}There are {', '.join(RECIPES)} (twofold recipes).")

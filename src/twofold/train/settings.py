@@ -4,6 +4,7 @@ Each part stands beside what it sets (optimizers.py, schedules.py, ...), and a d
 of the source under what the user set: whatever the user set stays.
 """
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Annotated, Any, Self
 
@@ -49,6 +50,8 @@ class Settings(Part):
     """The name of an architecture (see `twofold models`). Default: by the source."""
     config: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Changes to the model's configuration: units=256 layers=2."""
+    recipe: str = ""
+    """The name of a recipe (see `twofold recipes`). Default: by the source."""
     data: DataOptions = Field(default_factory=DataOptions)
     learning: Learning = Field(default_factory=Learning)
     streams: Streams = Field(default_factory=Streams)
@@ -100,15 +103,29 @@ class Settings(Part):
             raise ValueError(spoken(error)) from None
 
     def with_recipe(self, recipe: dict[str, Any]) -> Self:
-        """The same settings, with the recipe's values where the user set none. It has none for the data: they are read before."""
+        """The same settings, with the recipe's values where the user set none; its config only for its own model."""
         parts = self.model_dump()
+        usual = DataOptions()
+        other = "model" in self.model_fields_set and self.model != recipe.get("model", self.model)
         for name, value in recipe.items():
+            if name == "config" and other:
+                continue
             home = _home(name)
-            assert home != "data"
-            part: BaseModel = self if home is None else getattr(self, home)
-            if name not in part.model_fields_set:
+            if home == "data":  # a plain dataclass, which does not remember what was set
+                untouched = getattr(self.data, name) == getattr(usual, name)
+            else:
+                part: BaseModel = self if home is None else getattr(self, home)
+                untouched = name not in part.model_fields_set
+            if untouched:
                 (parts if home is None else parts[home])[name] = value
         return self.checked(parts)
+
+    def require(self, who: str, names: Iterable[str]) -> None:
+        """Raise ValueError for the first of these settings that nobody has set."""
+        for name in names:
+            home = _home(name)
+            if not getattr(self if home is None else getattr(self, home), name):
+                raise ValueError(f"{who} needs {name}: give --{name.replace('_', '-')} (from Python: {name}=...).")
 
     def refuse_foreign(self, usual: Self, task: str) -> None:
         """Raise ValueError for a setting that the task has no use for, and that is not what it usually is."""
@@ -170,7 +187,7 @@ def _home(name: str) -> str | None:
 
 def _hint(name: str) -> str:
     """The nearest name that there is, with its part where the word itself stands in another one."""
-    known = {name: home for home, names in _HOMES.items() for name in names} | {"model": "", "config": "", "source": ""}
+    known = {name: home for home, names in _HOMES.items() for name in names} | dict.fromkeys(("model", "config", "recipe", "source"), "")
     if name in known:
         return f" It belongs to {known[name] or 'the top'}."
     near = get_close_matches(name, [*known, *_HOMES], 1)
