@@ -78,7 +78,7 @@ BAD = {
     "area": (lambda: Geometry(resized_crop=2), "augment resized-crop: expected a number from 0 to 1 (the least share of the area), got 2."),
     "half": (lambda: Geometry(crop=2.5), "augment crop: expected whole pixels, or a share of each side if below 1, got 2.5."),
     "endless": (lambda: Geometry(crop=float("inf")), "augment crop: expected a number from 0 (pixels of padding"),
-    "way": (lambda: Geometry("sideways"), 'augment flip: expected "horizontal", "vertical" or "both", got \'sideways\'.'),
+    "way": (lambda: Geometry("sideways"), 'augment flip: expected "horizontal", "vertical", "both" or "alternate", got \'sideways\'.'),
     "large": (lambda: draw(Geometry(crop=20)), "augment crop=20: expected moves of fewer pixels than the height 20, got 20. Take less."),
     "both": (
         lambda: draw(Geometry(crop=12, shift=0.4)),
@@ -93,3 +93,11 @@ def test_what_cannot_be_is_refused(name):
     with pytest.raises(ValueError) as error:
         call()
     assert message in str(error.value)
+
+
+def test_an_alternate_flip_shows_both_sides_in_two_epochs():
+    numbers_B = np.arange(1000)
+    first, second, third = (Geometry("alternate").draw(Draws(3, epoch, numbers_B), 8, 8).across_B for epoch in range(3))
+    assert (first != second).all()
+    assert (first == third).all()
+    assert 400 < first.sum() < 600

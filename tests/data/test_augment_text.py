@@ -47,7 +47,7 @@ BAD = {
     "flip rotate=-5": 'augment, word 2 ("rotate=-5"): rotate: expected a number from 0 to 180 (degrees to either side), got -5.0.',
     "crop=wide": "augment, word 1 (\"crop=wide\"): crop: expected a number, got 'wide'.",
     "crop": 'augment, word 1 ("crop"): crop: expected an amount, as in crop=0.2.',
-    "flip=left": 'augment, word 1 ("flip=left"): flip: expected "horizontal", "vertical" or "both", got \'left\'.',
+    "flip=left": 'augment, word 1 ("flip=left"): flip: expected "horizontal", "vertical", "both" or "alternate", got \'left\'.',
     "flip=": 'augment, word 1 ("flip="): flip: expected "horizontal"',
     "crop=4 flip crop=2": 'augment, word 3 ("crop=2"): crop is set twice. Say it once.',
     "colour=0.2 contrast=0.1": 'augment, word 2 ("contrast=0.1"): contrast is set twice.',

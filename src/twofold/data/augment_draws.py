@@ -31,13 +31,16 @@ class Draws:
 
     def __init__(self, seed: int, epoch: int, numbers_B: NDArray[np.int64]) -> None:
         start = _mixed(_mixed(seed) + epoch)
+        self.seed, self.epoch, self.numbers_B = seed, epoch, numbers_B
         self.keys_B = _mix(numbers_B.astype(np.uint64) + np.uint64(start))
 
     def of(self, sample: int) -> "Draws":
         """The numbers of one sample of these alone."""
-        one = object.__new__(Draws)
-        one.keys_B = self.keys_B[sample : sample + 1]
-        return one
+        return Draws(self.seed, self.epoch, self.numbers_B[sample : sample + 1])
+
+    def at(self, epoch: int) -> "Draws":
+        """The numbers of the same samples in another epoch."""
+        return Draws(self.seed, epoch, self.numbers_B)
 
     def uniform(self, use: str, count: int) -> NDArray[np.float64]:
         """(B, count) numbers in [0, 1), every one a multiple of 2^-53."""

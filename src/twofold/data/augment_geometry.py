@@ -9,10 +9,12 @@ The centre of the pixel in row 0, column 0 is the point (x, y) = (0.5, 0.5); the
     S   shear after scale: s [[1, tan a], [0, 1]]
     R   rotation by d degrees, counter-clockwise as one sees it
     t   shift and crop: whole pixels (dx, dy)
-    F   flips: diag(-1, 1) left and right, diag(1, -1) top and bottom
+    F   flips: diag(-1, 1) left and right, diag(1, -1) top and bottom; alternate: left and right for a half of the samples in even epochs,
+        and for the other half in odd ones, so that two epochs show both sides of each
 
 Crop is the usual "pad by n, cut out at random": the picture moves by -n..n pixels and what comes in is the padding.
-Resized crop: an area and a shape are drawn, then a place: Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6
+Resized crop: an area and a shape are drawn, then a place: Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6;
+alternate flips: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.6
 """
 
 import math
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 from twofold.data.augment_draws import Draws
 
 ASPECT = (3 / 4, 4 / 3)  # width over height of a resized crop, in relation to the picture's
-FLIPS = ("", "horizontal", "vertical", "both")
+FLIPS = ("", "horizontal", "vertical", "both", "alternate")
 STEEPEST = 60.0  # degrees of shear
 
 
@@ -33,7 +35,7 @@ STEEPEST = 60.0  # degrees of shear
 class Geometry:
     """How far each sample may move; every amount is drawn evenly from its range. 0 and "": not at all.
 
-    flip: which way, each with probability 1/2. rotate, shear: degrees to either side. scale: by a factor of 1 - scale to 1 + scale.
+    flip: which way, each with probability 1/2, or "alternate". rotate, shear: degrees to either side. scale: by a factor of 1 - scale to 1 + scale.
     shift: whole pixels to each side, up to this share of it. crop: pixels of padding, or a share of each side if below 1.
     resized_crop: the least share of the area that is cut out.
     """
@@ -48,7 +50,7 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if self.flip not in FLIPS:
-            raise ValueError(f'augment flip: expected "horizontal", "vertical" or "both", got {self.flip!r}.')
+            raise ValueError(f'augment flip: expected "horizontal", "vertical", "both" or "alternate", got {self.flip!r}.')
         _expect("rotate", self.rotate, 180, "degrees to either side")
         _expect("shear", self.shear, STEEPEST, "degrees to either side")
         _expect("scale", self.scale, 0.9, "factors from 1 - scale to 1 + scale")
@@ -75,7 +77,10 @@ class Geometry:
         """The moves of the samples in pictures of that size."""
         self.refuse_size(height, width)
         B = len(draws.keys_B)
-        across_B = draws.chance("flip", 0.5 if self.flip in ("horizontal", "both") else 0.0)
+        if self.flip == "alternate":
+            across_B = draws.at(0).chance("flip", 0.5) ^ bool(draws.epoch % 2)
+        else:
+            across_B = draws.chance("flip", 0.5 if self.flip in ("horizontal", "both") else 0.0)
         down_B = draws.chance("upend", 0.5 if self.flip in ("vertical", "both") else 0.0)
         shift_B2 = np.zeros((B, 2), dtype=np.int64)
         for use, amount in (("shift", self.shift), ("crop", self.crop)):
