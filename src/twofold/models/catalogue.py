@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from twofold.models import language, lenet, vgg_small
+from twofold.models import airbench, language, lenet, vgg_small
 from twofold.models.config import Config
 from twofold.models.memory import refuse_beyond_memory
 
@@ -41,6 +41,7 @@ MODELS: dict[str, Model] = {
         vgg_mini="four 3x3 convolutions with batch norm, for 8x8 to 32x32",
         vgg_small="seven 3x3 convolutions with batch norm, for 32x32 to 96x96",
     ),
+    **_of(airbench, airbench="the net of the CIFAR-10 speed runs (2024): whitening, three blocks, for 9x9 to 64x64"),
     **_of(
         language,
         "language",

@@ -4,11 +4,12 @@
     init_bias     every bias beside a weight; None: 0 with a scheme, else as the model is built
     forget_bias   of every LSTM's forget gate, over init_bias
 
-Whatever the scheme, and for a model of one's own too, the weights are looked at before the first step (layers/symmetry.py).
+A model with a method `start_from(x)`, such as airbench's whitening, is given pictures of the first batches, after the scheme. Whatever the
+scheme, and for a model of one's own too, the weights are looked at before the first step (layers/symmetry.py).
 """
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from itertools import chain
 from typing import Annotated, Any
 
 import torch
@@ -20,6 +21,7 @@ from twofold.layers.schemes import apply_scheme, read_scheme
 from twofold.layers.symmetry import refuse_symmetric
 from twofold.train.part import Part
 
+EXAMPLES = 5000  # pictures from which a model may start
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -48,9 +50,12 @@ def initialise(model: nn.Module, settings: Initialisation, batches: Iterable[Any
     Raises ValueError for a scheme or a forget_bias that the model has no use for, and for symmetric weights, with the reason.
     """
 
-    @cache
+    coming, seen = iter(batches), list[Any]()
+
     def first() -> Any:
-        return next(iter(batches))
+        if not seen:
+            seen.append(next(coming))
+        return seen[0]
 
     def run() -> Tensor:
         return loss(model, first())
@@ -60,5 +65,20 @@ def initialise(model: nn.Module, settings: Initialisation, batches: Iterable[Any
         apply_scheme(model, settings.init, run, bias, settings.forget_bias)
     elif settings.init_bias is not None or settings.forget_bias is not None:
         initialize(model, None, settings.init_bias, forget_bias=settings.forget_bias)
+    start = getattr(model, "start_from", None)
+    if callable(start):
+        with torch.random.fork_rng(devices=[]):
+            start(_inputs(chain([first()], coming), model))
     with torch.random.fork_rng(devices=[]):
         refuse_symmetric(model, run)
+
+
+def _inputs(batches: Iterable[Any], model: nn.Module) -> Tensor:
+    """The inputs of the first batches, up to some thousand, where the model is."""
+    place = next(model.parameters()).device
+    gathered: list[Tensor] = []
+    for batch in batches:
+        gathered.append(batch[0].to(place))
+        if sum(map(len, gathered)) >= EXAMPLES:
+            break
+    return torch.cat(gathered)[:EXAMPLES]
