@@ -50,9 +50,86 @@ SHAKESPEARE: dict[str, Any] = {
     "precision": "bf16",
 }
 
+# ResNet-18 with a small stem, its first stage on 14x14.
+RESIDUAL: dict[str, Any] = {
+    "model": "resnet18-cifar",
+    "config": {"stem": "3x3 pool"},
+    "epochs": 6,
+    "batch_size": 128,
+    "learning_rate": 2e-3,
+    "weight_decay": 0.05,
+    "augment": "flip crop=2 erase=0.25",
+    "ema": 0.998,
+    "precision": "bf16",
+}
+
+# For a processor: 39 million multiply-adds a picture.
+CIFAR: dict[str, Any] = {
+    "model": "airbench",
+    "config": {"widths": "32 96 192"},
+    "epochs": 20,
+    "batch_size": 128,
+    "learning_rate": 4e-3,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "augment": "flip=alternate crop=4",
+    "ema": 0.998,
+    "precision": "bf16",
+}
+
+# For a GPU, after Jordan (2024): few epochs of large batches, whitening, alternate flips, Muon, averaged weights. Judge it with --tta.
+SPEED_RUN: dict[str, Any] = {
+    "model": "airbench",
+    "epochs": 10,
+    "batch_size": 1024,
+    "optimizer": "muon",
+    "learning_rate": 1e-2,
+    "momentum": 0.9,
+    "weight_decay": 0.05,
+    "schedule": "one-cycle",
+    "warmup": 0.2,
+    "label_smoothing": 0.2,
+    "augment": "flip=alternate crop=2 edge=reflect",
+    "ema": 0.95,
+    "precision": "bf16",
+    "channels_last": True,
+}
+
+# Few pictures: many epochs, strong variation, the averaged weights, and the loss as judge, for the validation split is small.
+PHOTOGRAPHS: dict[str, Any] = {
+    "model": "vgg-small",
+    "epochs": 80,
+    "batch_size": 16,
+    "learning_rate": 3e-3,
+    "weight_decay": 0.05,
+    "augment": "flip rotate=10 resized-crop=0.4 colour=0.2",
+    "ema": 0.99,
+    "choose_by": "loss",
+}
+
+# From weights that were learnt on ImageNet: the deeper a stage lies, the less it is changed.
+FINE_TUNE: dict[str, Any] = {
+    "model": "resnet18",
+    "image_size": 160,
+    "normalise": "imagenet",
+    "epochs": 15,
+    "batch_size": 16,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "depth_decay": 0.6,
+    "augment": "flip resized-crop=0.5 colour=0.2",
+    "ema": 0.98,
+    "choose_by": "loss",
+}
+
 RECIPES: dict[str, Recipe] = {
     "digits": Recipe("classify", "vgg-mini on the handwriting of scikit-learn, 8x8", {"model": "vgg-mini", "epochs": 20}),
     "fashion-mnist": Recipe("classify", "a net of 273 thousand weights on clothing, 28x28", CLOTHES),
+    "fashion-mnist-resnet18": Recipe("classify", "ResNet-18 on the same, for those who have the time", RESIDUAL),
+    "cifar10": Recipe("classify", "the net of the speed runs, narrow, for a processor", CIFAR),
+    "cifar10-fast": Recipe("classify", "the net of the speed runs with Muon, for a GPU", SPEED_RUN),
+    "photographs": Recipe("classify", "a folder of a few hundred photographs, from scratch", PHOTOGRAPHS),
+    "fine-tune": Recipe("classify", "a folder of photographs, from published weights", FINE_TUNE, ("weights",)),
     "mnist": Recipe("classify", "the same on handwritten digits, never mirrored", {**CLOTHES, "augment": "digits"}),
     "tiny-shakespeare": Recipe("language", "an LSTM of 384 units, three minutes on two cores", SHAKESPEARE),
     "python-source": Recipe(

@@ -1,0 +1,91 @@
+"""A folder of photographs, from nothing to a report: one command to train, one to judge, one to predict; beside two baselines.
+
+    python bench/photographs.py FOLDER [words for `twofold train`]
+
+FOLDER holds class folders, or train/ and test/ with class folders. Of classes with enough pictures the first 5 (by name) are taken, of each
+40 photographs to learn from; all others of these classes are the test. Every command is run as a user runs it. The baselines: the class
+that is the most frequent in training, and a linear classifier (ridge regression on the classes) on the pixels of the same pictures at the
+same size, its regularisation chosen by cross-validation.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from sklearn.linear_model import RidgeClassifierCV
+
+from side_by_side import machine
+from twofold.data.sources import ImageSource, open_source
+from twofold.data.values import Labelled
+
+CLASSES, PHOTOGRAPHS, TESTED = 5, 40, 5
+
+
+def main() -> None:
+    print(machine())
+    with tempfile.TemporaryDirectory() as place:
+        photographs, run = Path(place) / "photographs", Path(place) / "run"
+        lay_out(Path(sys.argv[1]), photographs)
+        began = time.perf_counter()
+        command("train", str(photographs), "--out", str(run), *(sys.argv[2:] or ["--recipe", "photographs"]))
+        took = time.perf_counter() - began
+        judged = json.loads(command("evaluate", str(run), "--json"))
+        some = sorted((photographs / "test").glob("*/*"))[:3]
+        print(command("predict", str(run), *map(str, some)))
+        print(f"{(run / 'report.html').stat().st_size:,} bytes of report; training, from command to report: {took:.0f} s")
+        source = open_source(photographs)
+        assert isinstance(source, ImageSource)
+        assert source.test is not None
+        print(f"this net        {100 * judged['accuracy']:.1f} % of {len(source.test.y_B)} test photographs")
+        print(f"linear, pixels  {100 * linear(source, source.test):.1f} %")
+        print(f"majority class  {100 * majority(source, source.test):.1f} %")
+
+
+def lay_out(given: Path, into: Path) -> None:
+    """train/ with 40 photographs of each of 5 classes, test/ with all others of them."""
+    roots = [given / part for part in ("train", "test") if (given / part).is_dir()] or [given]
+    names = sorted({folder.name for root in roots for folder in root.iterdir() if folder.is_dir()})
+    files = {name: [file for root in roots for file in sorted((root / name).glob("*"))] for name in names}
+    enough = [name for name, found in files.items() if len(found) >= PHOTOGRAPHS + TESTED][:CLASSES]
+    if len(enough) < CLASSES:
+        raise SystemExit(f"{given}: expected {CLASSES} classes of at least {PHOTOGRAPHS + TESTED} photographs, found {len(enough)}.")
+    for name in enough:
+        for part, found in (("train", files[name][:PHOTOGRAPHS]), ("test", files[name][PHOTOGRAPHS:])):
+            (into / part / name).mkdir(parents=True)
+            for file in found:
+                shutil.copyfile(file, into / part / name / file.name)
+
+
+def command(*words: str) -> str:
+    """What `twofold WORDS` prints. Its errors end this."""
+    print("$ twofold", *words)
+    done = subprocess.run([sys.executable, "-m", "twofold", *words], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return done.stdout
+
+
+def pixels(source: ImageSource, part: Labelled) -> torch.Tensor:
+    return source.preparation.normalise(part.pictures(torch.arange(len(part.y_B)))).flatten(1)
+
+
+def linear(source: ImageSource, test: Labelled) -> float:
+    """The share of the test that a linear classifier names rightly; it learns from training and validation pictures."""
+    parts = (source.train, source.validation)
+    x, y = torch.cat([pixels(source, part) for part in parts]), torch.cat([part.y_B for part in parts])
+    model = RidgeClassifierCV(alphas=[10.0**power for power in range(1, 8)]).fit(x.numpy(), y.numpy())
+    return float(model.score(pixels(source, test).numpy(), test.y_B.numpy()))
+
+
+def majority(source: ImageSource, test: Labelled) -> float:
+    most = source.train.y_B.bincount().argmax()
+    return float((test.y_B == most).float().mean())
+
+
+if __name__ == "__main__":
+    main()
