@@ -5,7 +5,7 @@ import torch
 
 from twofold.models.catalogue import MODELS, build, configure, find
 
-# Counted by hand from the layers' sizes: sum of (inputs x outputs + biases).
+# Of the nets without a test file of their own for it, counted by hand from the layers' sizes: sum of (inputs x outputs + biases).
 WEIGHTS = {
     "lenet5": (25 + 1) * 6 + (150 + 1) * 16 + (400 + 1) * 120 + (120 + 1) * 84 + (84 + 1) * 10,
     "vgg-mini": 9 * (32 + 32 * 32 + 32 * 64 + 64 * 64) + 2 * (32 + 32 + 64 + 64) + (64 * 4 + 1) * 10,
@@ -17,7 +17,7 @@ WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_are_exactly_those_of_the_layers(name):
     assert sum(p.numel() for p in build(name).parameters()) == WEIGHTS[name]
 
@@ -29,7 +29,7 @@ def input_of(name):
     return torch.randn(3, config.in_channels, config.height, config.width)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WEIGHTS)  # of the others: test_every_preset.py
 def test_every_weight_gets_a_gradient_and_one_step_lowers_the_loss(name):
     torch.manual_seed(0)
     model, x = build(name), input_of(name)

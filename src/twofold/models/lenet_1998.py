@@ -98,7 +98,7 @@ class LeNet1998(nn.Module):
         last = tuple(((max(size, FIELD) - 4) // 2 - 4) // 2 for size in (config.height, config.width))
         self.c1 = nn.Conv2d(config.in_channels, 6, 5)
         self.s2 = Subsampling(6)
-        self.c3 = nn.ConnectedConv2d(6, 16, 5, table=_table())
+        self.c3 = nn.ConnectedConv2d(6, 16, 5, table=LENET5_C3)
         self.s4 = Subsampling(16)
         self.c5 = nn.Conv2d(16, 120, last)
         self.f6 = nn.Linear(120, UNITS)
@@ -132,11 +132,6 @@ class LeNet1998(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.distances(x_BCHW) * -(UNITS**-0.5)
-
-
-def _table() -> Tensor:
-    """Table I. Its values are read, so it stands on the CPU even where a net without values is built to be counted."""
-    return torch.tensor([[c in row for c in range(6)] for row in LENET5_C3], device="cpu")
 
 
 def framed(x_BCHW: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def table_of(who: str, table: Any, in_channels: int, out_channels: int) -> Tenso
         rows = list(table) if isinstance(table, Sequence) and not isinstance(table, str) else None
         if rows is None or len(rows) != out_channels or not all(isinstance(row, (tuple, list, range)) for row in rows):
             raise ValueError(f"{expected}, got {type(table).__name__}{'' if rows is None else f' of {len(rows)}'}.")
-        seen = torch.zeros((out_channels, in_channels), dtype=torch.bool)
+        seen = torch.zeros((out_channels, in_channels), dtype=torch.bool, device="cpu")  # read here, even for a net without values
         for f, row in enumerate(rows):
             for c in row:
                 if isinstance(c, bool) or not isinstance(c, int) or not 0 <= c < in_channels:
