@@ -61,6 +61,18 @@ def test_the_worst_may_be_given_alone_with_how_many_there_are():
     ] == "All 70 predictions are right."
 
 
+def test_they_may_come_by_the_loss_of_the_truth_with_the_names_of_their_files():
+    names = ["cat/0.png", "dog/a rather long name of a file.png", "eel/7.png", "cat/9.png"]
+    given = (pictures(), TRUTH, PREDICTED, CONFIDENCE, TRUTH_CONFIDENCE, CLASSES)
+    figure = mistakes(*given, names=names, by="loss")
+    lines = words(figure)
+    assert lines[:5] == ["✗ dog", "80 %", "true eel", "15 %", "7.png"] and lines[5:9] == ["✗ dog", "70 %", "true cat", "25 %"]
+    assert lines[-1].startswith("a rather") and lines[-1].endswith("…")
+    assert "3 of 3 wrong among 4 predictions, the highest loss first" in figure.axes[0].texts[0].get_text()
+    with pytest.raises(ValueError, match=r"mistakes names: expected B=4, one a picture, got 1\."):
+        mistakes(*given, names=names[:1])
+
+
 def test_equal_confidence_keeps_the_order():
     figure = mistakes(pictures(3), [0, 1, 2], [1, 2, 0], [0.5] * 3, [0.5] * 3, CLASSES)
     assert [word for word in words(figure) if word.startswith("true")] == ["true cat", "true dog", "true eel"]

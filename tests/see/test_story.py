@@ -8,6 +8,7 @@ import torch
 from twofold import nn
 from twofold.data.vocabulary import Vocabulary
 from twofold.see import story
+from twofold.tasks.classify import assess
 
 LAYERS = {
     "LSTM": (lambda: nn.LSTM(3, 4, 2, peephole=True, bidirectional=True, proj_size=2), ("input", "forget", "output", "cell")),
@@ -69,6 +70,21 @@ def test_the_headlines_say_where_patience_ended():
 def test_the_table_of_times_has_every_phase_as_a_share_and_in_seconds():
     table = story._time({"time": {"data": 0.25, "forward": 0.75}, "seconds": 8.0})
     assert table.rows == [("data", "25.0 %", "2.0 s"), ("forward", "75.0 %", "6.0 s")]
+
+
+def test_reliability_is_told_as_the_model_is_and_with_its_temperature():
+    logits, truth = torch.tensor([[3.0, 0.0]] * 10), torch.tensor([0] * 7 + [1] * 3)
+    plain, warm = (story._reliable(assess(logits, truth, ("a", "b"), T)) for T in (1.0, 3.54))
+    assert plain.alt == "Reliability: ECE 25.3 %, largest gap 25.3 %, loss 0.949."
+    assert (
+        warm.alt == "Before: ECE 25.3 %, largest gap 25.3 %, loss 0.949; With temperature 3.54: ECE 0.0 %, largest gap 0.0 %, loss 0.611."
+    )
+    assert [len(picture.figure.axes) for picture in (plain, warm)] == [2, 4] and warm.name == "reliability"
+
+
+def test_the_table_of_scores_has_the_splits_in_columns():
+    table = story._scores({"validation": {"loss": 0.5, "ece": 0.0312}, "test": {"loss": 0.25}, "seconds": 3.0})
+    assert (table.header, table.rows) == (("score", "test", "validation"), [("loss", "0.2500", "0.5000"), ("ece", "-", "0.0312")])
 
 
 def test_how_far_the_gradient_reached_back_is_drawn_where_that_was_recorded():

@@ -1,12 +1,22 @@
 """Classification: figures checked by hand and against scikit-learn."""
 
+import warnings
+
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
 
 from twofold import nn
 from twofold.layers.check import noise
-from twofold.tasks.classify import Classification, Pictures, assess, predict
+from twofold.layers.heads import WithHeads
+from twofold.tasks.classify import Classification, Pictures, assess, predict, ranks, with_top
 
 CLASSES = tuple("abcdefg")
 
@@ -36,6 +46,37 @@ def test_each_class_has_scikit_learns_precision_recall_and_f1(judged):
     assert rows[6]["class"] == "g" and rows[6]["count"] == 0 and rows[6]["recall"] == 0
 
 
+def test_means_over_classes_are_scikit_learns(judged):
+    probabilities, truth, evaluation = judged
+    called = probabilities.argmax(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a class that is said and never occurs
+        assert evaluation.scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, called))
+    assert evaluation.scores["macro_f1"] == pytest.approx(f1_score(truth, called, average="macro"))
+    few = assess(torch.eye(7)[[0, 1, 1]], torch.tensor([0, 0, 1]), CLASSES).scores  # four classes neither occur nor are said
+    assert few["balanced_accuracy"] == pytest.approx((0.5 + 1) / 2) and few["macro_f1"] == pytest.approx((2 / 3 + 2 / 3) / 2)
+
+
+@pytest.mark.parametrize("k", range(1, 7))
+def test_every_top_is_scikit_learns(judged, k):
+    probabilities, truth, evaluation = judged
+    assert with_top(evaluation, [k], 7).scores[f"top{k}"] == pytest.approx(top_k_accuracy_score(truth, probabilities, k=k, labels=range(7)))
+
+
+def test_ranks_are_those_of_a_stable_sort_and_nothing_is_worse_than_nan():
+    logits = torch.randint(0, 3, (300, 7), generator=torch.Generator().manual_seed(0)).float()  # many ties
+    truth = torch.randint(0, 7, (300,), generator=torch.Generator().manual_seed(1))
+    wanted = (logits.argsort(dim=1, descending=True, stable=True) == truth[:, None]).int().argmax(1)
+    assert torch.equal(ranks(logits, truth), wanted)
+    assert ranks(torch.full((1, 3), torch.nan), torch.tensor([0])).item() == 3
+
+
+@pytest.mark.parametrize("k", [0, -1, 8])
+def test_a_top_that_no_rank_has_is_refused(judged, k):
+    with pytest.raises(ValueError, match=rf"evaluate: expected each top to be from 1 to 7, the number of classes, got {k}\."):
+        with_top(judged[2], [1, k], 7)
+
+
 def test_the_matrix_has_the_truth_in_its_rows():
     logits = torch.tensor([[-1.0, 1.0]])
     assert assess(logits, torch.tensor([0]), ("a", "b")).details["confusion"] == [[0, 1], [0, 0]]
@@ -48,6 +89,25 @@ def test_the_loss_smooths_the_target():
     p = logits.softmax(1)[0].log()
     assert step.loss.item() == pytest.approx(-(0.8 * p[0] + 0.1 * p[1] + 0.1 * p[2]).item(), rel=1e-6)
     assert step.items == 1 and step.carried is None
+
+
+class Headed(nn.Module):
+    """Passes its input on, in training with two heads that do so, too."""
+
+    def forward(self, x):
+        return WithHeads(x, (x, -x)) if self.training else x
+
+
+@pytest.mark.parametrize("goal", [None, torch.tensor([[0.25, 0.75]])], ids=["classes", "mixed"])
+def test_auxiliary_heads_count_three_tenths_in_training_alone(goal):
+    task, x, y = Classification(("a", "b"), smoothing=0.1), torch.tensor([[2.0, 0.5]]), torch.tensor([1])
+
+    def cost(logits):
+        return task.loss(nn.Identity(), Pictures(logits, y, goal)).loss.item()
+
+    model = Headed()
+    assert task.loss(model, Pictures(x, y, goal)).loss.item() == pytest.approx(cost(x) + 0.3 * (cost(x) + cost(-x)), rel=1e-6)
+    assert torch.equal(predict(model, [Pictures(x, y)])[0], x) and model.training
 
 
 def test_a_model_with_other_outputs_than_classes_is_told_so():
@@ -74,6 +134,12 @@ def test_the_best_epoch_has_the_highest_accuracy():
     scores = [{"accuracy": 0.9, "loss": 0.1}, {"accuracy": 0.95, "loss": 0.5}]
     assert max(scores, key=task.rank) is scores[1]
     assert task.explain(scores[1]) == ("accuracy", "95.00 %")
+
+
+@pytest.mark.parametrize(("choose_by", "best"), [("accuracy", 0), ("balanced_accuracy", 1), ("loss", 2)])
+def test_another_score_may_decide(choose_by, best):
+    scores = [{"accuracy": a, "balanced_accuracy": b, "loss": c} for a, b, c in ((0.9, 0.5, 0.4), (0.8, 0.7, 0.6), (0.7, 0.6, 0.3))]
+    assert max(scores, key=Classification(("a", "b"), choose_by=choose_by).rank) is scores[best]
 
 
 def test_a_certain_mistake_costs_what_the_logits_say():

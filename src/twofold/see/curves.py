@@ -34,6 +34,7 @@ class Metric(NamedTuple):
 LOSS: Final = Metric("Loss", "loss", False, False)
 METRICS: Final[Mapping[str, Metric]] = {
     "accuracy": Metric("Accuracy", "accuracy (%)", True, True),
+    "balanced_accuracy": Metric("Balanced accuracy", "balanced accuracy (%)", True, True),
     "bits_per_character": Metric("Bits per character", "bits per character", False, False),
     "perplexity": Metric("Perplexity", "perplexity", False, False),
     "macro_f1": Metric("Macro F1", "macro F1 (%)", True, True),

@@ -5,7 +5,8 @@ the truth: told apart by sign, weight and words, not by colour alone.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ RIGHT, WRONG = "✓", "✗"
 
 
 class Tile(NamedTuple):
-    """One picture (H, W, C) and what was said about it. The truth's share is written only where it is known."""
+    """One picture (H, W, C) and what was said about it. The truth's share and the name are written only where they are known."""
 
     picture: NDArray[np.uint8]
     truth: str
@@ -32,6 +33,7 @@ class Tile(NamedTuple):
     confidence: float
     truth_confidence: float | None
     right: bool
+    name: str = ""
 
 
 def predictions(
@@ -68,9 +70,12 @@ def mistakes(
     columns: int = 6,
     most: int = 18,
     among: tuple[int, int] | None = None,
+    names: Sequence[str] | None = None,
+    by: Literal["confidence", "loss"] = "confidence",
 ) -> "Figure":
     """Draw the worst mistakes: the wrong predictions in which the model was most confident, worst first.
 
+    by: "loss" for those whose truth it held least likely. names: B names of files, of which the last part stands beneath each.
     truth_confidence: B probabilities that the model gave to the true class. most: how many to draw, 1..64. among: how many are
     wrong and how many there are, where only the worst are given (default: these are all). The other
     arguments are those of `predictions`. Without a mistake, the figure says so. Raises ValueError as `predictions`
@@ -79,12 +84,18 @@ def mistakes(
     if not 1 <= most <= SHOWN_AT_MOST:
         raise ValueError(f"mistakes most: expected 1..{SHOWN_AT_MOST} pictures, got {most}")
     tiles = _tiles("mistakes", pictures_BCHW, truth, predicted, confidence, truth_confidence, classes)
-    wrong = sorted((tile for tile in tiles if not tile.right), key=lambda tile: -tile.confidence)
+    if names is not None:
+        if len(names) != len(tiles):
+            raise ValueError(f"mistakes names: expected B={len(tiles)}, one a picture, got {len(names)}.")
+        tiles = [tile._replace(name=PurePath(name).name) for tile, name in zip(tiles, names, strict=True)]
+    worst = (lambda tile: -tile.confidence) if by == "confidence" else (lambda tile: tile.truth_confidence)
+    wrong = sorted((tile for tile in tiles if not tile.right), key=worst)
     mistaken, all_of_them = among if among is not None else (len(wrong), len(tiles))
     if not wrong:
         return style.card("No mistakes", f"All {all_of_them:,} predictions are right." if all_of_them else "No prediction is wrong.")
     shown = wrong[:most]
-    below = f"{len(shown)} of {mistaken:,} wrong among {all_of_them:,} predictions, the most confident first"
+    order = "the most confident first" if by == "confidence" else "the highest loss first"
+    below = f"{len(shown)} of {mistaken:,} wrong among {all_of_them:,} predictions, {order}"
     return _draw(shown, columns, Head("Worst mistakes", below))
 
 
@@ -150,7 +161,7 @@ def _draw(tiles: Sequence[Tile], columns: int, head: Head) -> "Figure":
     form = Form(min(max(W / H, 0.5), 2.0), LARGEST, 0.16)
     room = 72 * tile_width(min(columns, len(tiles)), form)
     lines = [_lines(tile) for tile in tiles]
-    if any(style.text_width(f"{line.name} {line.share}", style.SMALL) > room for several in lines for line in several):
+    if any(style.text_width(f"{line.name} {line.share}", style.SMALL) > room for several in lines for line in several if line.share):
         lines = [[part for line in several for part in _stack(line)] for several in lines]
     form = form._replace(lines=max(len(several) for several in lines))
     layout = sheet(len(tiles), columns, form, head)
@@ -180,7 +191,8 @@ def _lines(tile: Tile) -> list[Line]:
         return [Line(f"{RIGHT} {tile.predicted}", share, style.PALETTE["ink"])]
     truth = "" if tile.truth_confidence is None else _percent(tile.truth_confidence)
     wrong = Line(f"{WRONG} {tile.predicted}", share, style.PALETTE["orange"])
-    return [wrong, Line(f"true {tile.truth}", truth, style.PALETTE["ink"])]
+    named = [Line(tile.name, "", style.PALETTE["grey"])] if tile.name else []
+    return [wrong, Line(f"true {tile.truth}", truth, style.PALETTE["ink"]), *named]
 
 
 def _stack(line: Line) -> list[Line]:

@@ -15,6 +15,7 @@ from twofold.see.gates import gates
 from twofold.see.gradient_flow import gradient_flow
 from twofold.see.parting import parting
 from twofold.see.predictions import mistakes, predictions
+from twofold.see.reliability import reliability, told
 from twofold.see.report import Picture, Report, Sample, Table, report
 from twofold.tasks.sampling import Sampling, continue_text
 from twofold.tasks.task import Evaluation, Task
@@ -56,7 +57,7 @@ def tell(
         pictures += _gates(model, source)
     elif source is not None:
         pictures += _classified(source, judged)
-        tables.append(_per_class(judged))
+        tables += [_scores(final), _per_class(judged)]
     pictures += [] if isinstance(source, TextSource) else _filters(model)
     tables.append(_time(final))
     notes = [] if source is None else [*source.notes, *(f"left out: {path}: {reason}" for path, reason in source.skipped[:20])]
@@ -150,7 +151,30 @@ def _classified(source: ImageSource, judged: Evaluation) -> list[Picture]:
             "A random choice of pictures, with the class and the confidence of the model.",
             f"{len(chosen)} pictures with predictions.",
         ),
+        _reliable(judged),
     ]
+
+
+def _reliable(judged: Evaluation) -> Picture:
+    """How far confidence can be trusted: as the model is, and with its temperature, where it has one."""
+    found, temperature = judged.details["calibration"], judged.details.get("temperature")
+    panels = [("Reliability", found)]
+    if temperature is not None:
+        panels = [("Before", judged.details["uncalibrated"]), (f"With temperature {temperature:.3g}", found)]
+    caption = (
+        "Of the answers with so much confidence, the part that is right; bars that end below the line of confidence are overconfident. "
+    )
+    caption += "ECE is the mean gap between both, each bin counted by its pictures."
+    alt = "; ".join(f"{title}: {told(each)}" for title, each in panels)
+    return Picture("reliability", reliability(panels), caption, f"{alt}.")
+
+
+def _scores(final: Mapping[str, Any]) -> Table:
+    """Every score of the splits that were judged at the end of the training."""
+    splits = [split for split in ("test", "validation") if split in final]
+    names = list(dict.fromkeys(name for split in splits for name in final[split]))
+    rows = [(name, *(f"{final[split][name]:.4f}" if name in final[split] else "-" for split in splits)) for name in names]
+    return Table("Scores", ("score", *splits), rows)
 
 
 def _per_class(judged: Evaluation) -> Table:
