@@ -23,10 +23,13 @@ MAY_IMPORT = {
     "deploy": MATHEMATICS | {"nn", "data", "models", "tasks"},
     "nn": MATHEMATICS,
     "run": MATHEMATICS | {"nn", "data", "models", "tasks", "train", "see"},
-    "preparing": MATHEMATICS | {"nn", "data", "models", "tasks", "train", "see", "run", "__init__"},
+    "adopting": MATHEMATICS | {"nn", "data", "models", "train", "run", "__init__"},
+    "preparing": MATHEMATICS | {"nn", "data", "models", "tasks", "train", "see", "run", "adopting", "__init__"},
     "range_test": MATHEMATICS | {"nn", "data", "models", "tasks", "train", "run", "preparing", "__init__"},
+    "calibrating": MATHEMATICS | {"nn", "data", "models", "tasks", "train", "see", "run", "__init__"},
     "fitting": MATHEMATICS | {"nn", "data", "models", "tasks", "train", "see", "run", "preparing", "range_test", "__init__"},
-    "cli": MATHEMATICS | {"kernels", "nn", "data", "models", "tasks", "train", "see", "run", "preparing", "fitting", "__init__"},
+    "cli": MATHEMATICS
+    | {"kernels", "nn", "data", "models", "tasks", "train", "see", "run", "preparing", "fitting", "calibrating", "adopting", "__init__"},
     "__init__": set(),
     "__main__": {"cli"},
 }

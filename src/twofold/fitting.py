@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from twofold.train.learner import Learner
 from twofold.train.lock import locked
 from twofold.train.loop import learn
 from twofold.train.machine import Machine, device_of, placed
-from twofold.train.processes import World
+from twofold.train.processes import CPU, World
 from twofold.train.settings import OWN, Settings
+from twofold.train.sharded import refuse_unshardable
 from twofold.train.signals import StoppedError, Wish, listening
 from twofold.train.synchronised import synchronise
 from twofold.train.trackers import Trackers
@@ -95,10 +97,13 @@ def _train(
 ) -> Run:  # fmt: skip
     settings, lines = job.settings, Lines(quiet or not world.first)
     _refuse_other_world(settings.machine, world)
+    refuse_unshardable(settings, world)
     world.expect_same("processes: the settings", settings.model_dump(mode="json"))
-    job.model.to(world.device)
+    home = replace(world, device=CPU) if settings.machine.shard_weights else world  # the device shall never hold all of it
+    job.model.to(home.device)
     if not again:
-        begin_weights(job, world)
+        for sentence in begin_weights(job, home):
+            lines.say(sentence)
     if world.processes > 1:
         if settings.machine.sync_batchnorm:
             synchronise(job.model)
@@ -122,6 +127,7 @@ def _train(
         try:
             with _tracked(trackers, job, folder, learner.number) as scores:
                 _learn(learner, keeper, job, Watch(learner, keeper, trackers, wish, lines, after_epoch))
+                learner.put_together()
                 if learner.unfinished():
                     _leave_valid(folder, keeper, learner, wish)
                 if world.first:
@@ -165,7 +171,9 @@ def _tracked(trackers: Trackers | None, job: Job, folder: RunFolder, number: int
         yield scores
         return
     with torch.random.fork_rng():
-        drawn = job.settings.watching.graph and not number
+        drawn = (
+            job.settings.watching.graph and not number and not job.settings.machine.shard_weights
+        )  # that of the first process has no weights
         example = job.task.example(next(placed(job.data.training.epoch(0), job.model))) if drawn else ()
         trackers.begin(folder.path, job.settings.model_dump(mode="json"), job.model, example, number)
     try:
@@ -229,7 +237,13 @@ def _finish(learner: Learner, keeper: Keeper, job: Job, folder: RunFolder) -> di
 
 def _take_up(learner: Learner, keeper: Keeper, job: Job, folder: RunFolder, force: bool) -> None:
     """The learner where the last session left it. Raises ValueError where that was with other data or another model, or is complete."""
-    keeper.take_up(learner, lambda described, settings: None if force else _refuse_changed(folder, described, settings, job))
+
+    def check(described: dict[str, Any], settings: dict[str, Any]) -> None:
+        job.description.update({name: described[name] for name in ("weights",) if name in described})  # the file itself is not needed
+        if not force:
+            _refuse_changed(folder, described, settings, job)
+
+    keeper.take_up(learner, check)
     rows = folder.read_rows() if learner.world.first and (folder.path / "metrics.jsonl").exists() else []
     if learner.world.agree(bool(rows) and "final" in rows[-1]) and not learner.unfinished():
         raise ValueError(f"resume: {folder.path} is complete: {learner.progress.epoch} epochs are done. Train anew for more.")
@@ -260,8 +274,8 @@ def _refuse_changed(folder: RunFolder, before: dict[str, Any], settings: dict[st
 
 def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings, by flat names, that the weights depend on and that nothing else watches over."""
-    parts = ("learning", "streams", "optimisation", "scheduling", "regularisation", "augmentation", "machine")
-    freely = ("device", "processes", "workers")
+    parts = ("learning", "streams", "optimisation", "scheduling", "regularisation", "augmentation", "balance", "transfer", "machine")
+    freely = ("device", "processes", "shard_weights", "workers", "weights")
     return {name: value for name, value in flat({part: settings.get(part, {}) for part in parts}).items() if name not in freely}
 
 

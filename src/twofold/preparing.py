@@ -10,17 +10,19 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from twofold import __version__
+from twofold.adopting import as_weights_expect, take_weights
 from twofold.data.augment import Augmenter, Recipe
 from twofold.data.fingerprint import fingerprint
 from twofold.data.mixing import Mixing
 from twofold.data.sources import ImageSource, Source, TextSource, open_source, require
 from twofold.models import catalogue
 from twofold.models.memory import TRAINING, refuse_beyond_memory
+from twofold.models.weights import weights_file
 from twofold.run import Reading
 from twofold.tasks.classify import Classification
 from twofold.tasks.language import Language
 from twofold.tasks.task import Task
-from twofold.train.batches import TextBatches, text_in_order
+from twofold.train.batches import Fairness, TextBatches, text_in_order
 from twofold.train.initialising import initialise
 from twofold.train.loop import Data
 from twofold.train.machine import moved, numbers
@@ -31,6 +33,7 @@ from twofold.train.recipes import named, recipe
 from twofold.train.settings import OWN, Learning, Settings
 from twofold.train.shards import WHOLE, Shard
 from twofold.train.streaming import batches_of, in_order
+from twofold.train.transfer import frozen_of
 
 Loss = Callable[[Any, Any], Tensor]
 METHODS = ("loss", "evaluate", "rank", "example", "explain")  # of a task
@@ -55,6 +58,8 @@ def understand(
 ) -> tuple[Settings, Callable[[World], Job]]:
     """The settings, and what makes the job of them, once the world is known. Raises ValueError for what does not go together."""
     module = model if isinstance(model, nn.Module) else None
+    if given.get("weights"):
+        given = {**given, "weights": str(weights_file(given["weights"]).absolute())}  # which holds from every folder
     named = {"model": model} if isinstance(model, str) and model else {"model": OWN} if module is not None else {}
     if not isinstance(source, str | Path | ImageSource | TextSource):
         if module is None or task is None:
@@ -93,6 +98,8 @@ def prepare(wanted: Settings, settled: bool, model: nn.Module | None = None, sou
     how = wanted.data if settled or not wanted.recipe else wanted.with_recipe(named(wanted.recipe).values).data
     source = source or open_source(wanted.source, how)
     settings = wanted if settled else settle(wanted, source)
+    if not settled:
+        settings, source = as_weights_expect(settings, source)
     reading = Reading.of(source)
     if model is None:
         model, described = _built(settings, source, reading)
@@ -142,15 +149,27 @@ def _own_task(given: Task | Loss) -> Task:
     return given  # type: ignore[return-value]  # it has all that a Task has
 
 
-def begin_weights(job: Job, world: World) -> None:
-    """The initial weights of the settings, and a look at them."""
-    machine = job.settings.machine
+def begin_weights(job: Job, world: World) -> tuple[str, ...]:
+    """The initial weights of the settings, and a look at them; those of a file over them. Sentences on what was taken, and what is frozen.
+
+    Raises ValueError for weights of another architecture, and for what cannot be frozen.
+    """
+    settings = job.settings
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
-        with numbers(machine, world.device):
+        with numbers(settings.machine, world.device):
             return job.task.loss(model, moved(batch, world.device), None).loss
 
-    initialise(job.model, job.settings.initialisation, job.data.training.epoch(0), loss)
+    initialise(job.model, settings.initialisation, job.data.training.epoch(0), loss)
+    frozen = frozen_of(job.model, settings.transfer)
+    said = (frozen,) if frozen else ()
+    if not settings.transfer.weights:
+        return said
+    taken = take_weights(job.model, settings.transfer.weights, settings.model)
+    job.description["weights"] = taken.described
+    how = settings.data.normalise
+    pictures = () if how is None else (f"Pictures are normalised by {how} (--normalise says otherwise).",)
+    return (taken.said, *pictures, *said)
 
 
 def describe_own(model: nn.Module, settings: Settings) -> dict[str, Any]:
@@ -190,7 +209,7 @@ def _built(settings: Settings, source: Source, reading: Reading) -> tuple[nn.Mod
         raise ValueError(f"config: {', '.join(clash)} follows from the data ({derived[clash[0]]}) and cannot be set.")
     config = catalogue.configure(settings.model, **settings.config, **derived)
     refuse_beyond_memory(settings.model, lambda: found.build(config), TRAINING)
-    return found.build(config), {"architecture": settings.model, "config": config.as_dict()}
+    return found.build(config), {"architecture": catalogue.canonical(settings.model), "config": config.as_dict()}
 
 
 def _of_source(settings: Settings, source: Source, reading: Reading, shard: Shard) -> tuple[Task, Data]:
@@ -211,6 +230,9 @@ def _of_source(settings: Settings, source: Source, reading: Reading, shard: Shar
     mixes = against.mixup or against.cutmix
     mixing = Mixing(len(reading.classes), against.mixup, against.cutmix, against.label_smoothing, learning.seed) if mixes else None
     workers = settings.machine.workers
-    pictures = batches_of(source.train, kind, learning.batch_size, learning.seed, shard, workers, augmenter, mixing)
-    task = Classification(reading.classes, against.label_smoothing)
+    balance = settings.balance
+    weights = balance.weights(source.train.y_B, len(reading.classes))
+    fairness = Fairness(weights, against.label_smoothing, balance.sampler == "balanced")
+    pictures = batches_of(source.train, kind, learning.batch_size, learning.seed, shard, workers, augmenter, mixing, fairness)
+    task = Classification(reading.classes, against.label_smoothing, balance.choose_by)
     return task, Data(pictures, lambda: in_order(images, kind, workers=workers))

@@ -3,6 +3,7 @@
 This page and fitting.py join the floors of the house; nothing below imports them.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +18,11 @@ from twofold.data.values import Labelled, Text, Whole
 from twofold.data.vocabulary import Vocabulary
 from twofold.data.whole import conform, read_pictures_whole, read_text_whole
 from twofold.models import catalogue
-from twofold.tasks.classify import Classification, Pictures, predict
+from twofold.tasks.classify import Classification, Pictures, assess, predict, with_top
 from twofold.tasks.language import Language
 from twofold.tasks.sampling import Sampling, continue_text
 from twofold.tasks.task import Evaluation, Task
+from twofold.tasks.views import read_views
 from twofold.train.batches import EVALUATION_BATCH, text_in_order
 from twofold.train.folder import RunFolder
 from twofold.train.machine import moved, placed
@@ -43,13 +45,14 @@ class Prediction(NamedTuple):
 class Reading(NamedTuple):
     """What turns input into tensors and outputs into words: a part of model.json.
 
-    `exact`: every file of the source had the prepared size, so another size is likely a mistake.
+    `exact`: every file of the source had the prepared size, so another size is likely a mistake. temperature: what logits are divided by.
     """
 
     classes: tuple[str, ...] = ()
     preparation: Preparation | None = None
     exact: bool = False
     vocabulary: Vocabulary | None = None
+    temperature: float = 1.0
 
     @classmethod
     def of(cls, source: Source) -> "Reading":
@@ -63,7 +66,8 @@ class Reading(NamedTuple):
         if self.vocabulary is not None:
             return {"vocabulary": self.vocabulary.as_dict()}
         assert self.preparation is not None
-        return {"classes": list(self.classes), "preparation": self.preparation.as_dict(), "exact_size": self.exact}
+        warmth = {} if self.temperature == 1 else {"temperature": self.temperature}
+        return {"classes": list(self.classes), "preparation": self.preparation.as_dict(), "exact_size": self.exact, **warmth}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Reading":
@@ -73,7 +77,13 @@ class Reading(NamedTuple):
         classes = values.get("classes")
         if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
             raise ValueError(f"model.json: expected classes to be a list of at least two names, got {classes!r}.")
-        return cls(tuple(classes), Preparation.from_dict(values.get("preparation")), values.get("exact_size") is True)
+        temperature = values.get("temperature", 1.0)
+        if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+            raise ValueError(
+                f"model.json: expected temperature to be a number above 0, got {temperature!r}. Take it out, or calibrate anew."
+            )
+        kind = Preparation.from_dict(values.get("preparation"))
+        return cls(tuple(classes), kind, values.get("exact_size") is True, temperature=float(temperature))
 
     @property
     def known(self) -> bool:
@@ -133,31 +143,48 @@ class Run:
             raise ValueError(f"{self.path} has no final scores: its training did not end. Go on with: twofold train --resume {self.path}")
         return rows[-1]
 
-    def evaluate(self, source: str | Path | None = None, split: str | None = None) -> Evaluation:
+    def evaluate(
+        self, source: str | Path | None = None, split: str | None = None, *, tta: str = "", top: Sequence[int] = ()
+    ) -> Evaluation:  # fmt: skip
         """Scores on a split of the run's own source (default: test), or on all of another source, read in the way of this run.
 
-        What had to be converted or left out for that is told in details["notes"].
-        Raises ValueError for a source that does not fit the model, and for a split of another source.
+        What had to be converted or left out for that is told in details["notes"]. tta: views of every picture, such as "flip shift=1",
+        whose probabilities are averaged. top: further scores, top1 and top3 for (1, 3).
+        Raises ValueError for a source that does not fit the model, for a split of another source, and for views of a text.
         """
+        judged = self._evaluate(source, split, tta)
+        if not top:
+            return judged
+        self._for_pictures("evaluate --top")
+        return with_top(judged, top, len(self.reading.classes))
+
+    def _evaluate(self, source: str | Path | None, split: str | None, tta: str) -> Evaluation:
         if split is not None and split not in SPLITS:
             raise ValueError(f"evaluate: expected a split of {', '.join(SPLITS)}, got {split!r}.")
         self._refuse_unknown("evaluate")
         if source is None:
-            return self.judge(self._own(split or "test"))
+            return self.judge(self.part(split or "test"), tta)
         if split is not None:
             raise ValueError(f"evaluate: {source} is used whole, so the {split} split does not apply. Leave --split out.")
         whole = self.open_whole(source)
-        judged = self.judge(whole.part)
+        judged = self.judge(whole.part, tta)
         notes = (*whole.notes, *(f"skipped {path}: {reason}" for path, reason in whole.skipped))
         return judged._replace(details={**judged.details, "notes": notes})
 
-    def judge(self, part: Labelled | Text) -> Evaluation:
+    def judge(self, part: Labelled | Text, tta: str = "") -> Evaluation:
         """Scores on texts in the codes of this model, or on pictures in its form and with its class numbers."""
         if isinstance(part, Text):
+            if tta:
+                raise ValueError(f"evaluate: the views {tta!r} (tta) are for pictures, and {self.path} continues text. Leave them out.")
             return Language.of(part).evaluate(self.model, placed(text_in_order(part), self.model))
+        judged = assess(*self.outputs(part, tta), self.reading.classes, self.reading.temperature)
+        return judged._replace(details={**moved(judged.details, torch.device("cpu")), "names": part.names})
+
+    def outputs(self, part: Labelled, tta: str = "") -> tuple[Tensor, Tensor]:
+        """Logits (B, N), without a temperature, and true classes (B) of pictures in the form of this model."""
+        views = read_views(tta) if tta else None
         pictures = in_order(part, self._for_pictures("evaluate"), workers=self.settings.machine.workers)
-        judged = Classification(self.reading.classes).evaluate(self.model, placed(pictures, self.model))
-        return judged._replace(details=moved(judged.details, torch.device("cpu")))
+        return predict(self.model, placed(pictures, self.model), views)
 
     def open(self) -> Source:
         """The run's own source."""
@@ -171,8 +198,8 @@ class Run:
             return read_text_whole(source, self.reading.vocabulary)
         return read_pictures_whole(source, self.reading.classes, self._for_pictures("evaluate"))
 
-    def _own(self, split: str) -> Labelled | Text:
-        """A split of the run's own source, which may have changed since."""
+    def part(self, split: str) -> Labelled | Text:
+        """A split of the run's own source, which may have changed since. Raises ValueError where that has none, or does not fit."""
         self._refuse_other(self.settings.source)
         opened = self.open()
         part: Labelled | Text | None = getattr(opened, split)
@@ -188,8 +215,10 @@ class Run:
         if task != self.task.name:
             raise ValueError(f"evaluate: the model of {self.path} is made to {self.task.name}, but {source} is for {task}.")
 
-    def predict(self, pictures: str | Path | Tensor | Sequence[str | Path | Tensor], *, resize: bool = False) -> list[Prediction]:
-        """The class of each picture: files, or uint8 tensors (C, H, W).
+    def predict(
+        self, pictures: str | Path | Tensor | Sequence[str | Path | Tensor], *, resize: bool = False, tta: str = ""
+    ) -> list[Prediction]:
+        """The class of each picture: files, or uint8 tensors (C, H, W). tta: views whose probabilities are averaged, "flip shift=1".
 
         A model whose training pictures all had one size refuses another unless `resize` is true. Raises ValueError for files that are
         missing or broken, naming the file, and for language models.
@@ -209,8 +238,8 @@ class Run:
                 yield Pictures(kind.normalise(x_BCHW), torch.zeros(len(x_BCHW)))
 
         names = [str(p) if not isinstance(p, Tensor) else f"picture {i}" for i, p in enumerate(wanted)]
-        logits_BN, _ = predict(self.model, batches())
-        return [self._said(name, row) for name, row in zip(names, logits_BN.softmax(1), strict=True)]
+        logits_BN, _ = predict(self.model, batches(), read_views(tta) if tta else None)
+        return [self._said(name, row) for name, row in zip(names, logits_BN, strict=True)]
 
     def sample(self, prompt: str = "", length: int = 200, how: Sampling | None = None) -> str:
         """`length` tokens that the language model writes after the prompt. Raises ValueError for a classifier or an unknown character."""
@@ -254,8 +283,9 @@ class Run:
             )
         return kind.fit(image)
 
-    def _said(self, name: str, probabilities_N: Tensor) -> Prediction:
-        values, order = probabilities_N.sort(descending=True)
+    def _said(self, name: str, logits_N: Tensor) -> Prediction:
+        order = logits_N.argsort(descending=True, stable=True)  # the logits' own: a temperature never changes it
+        values = (logits_N / self.reading.temperature).softmax(0)[order]
         ranking = tuple((self.reading.classes[i], p) for i, p in zip(order.tolist(), values.tolist(), strict=True))
         return Prediction(name, *ranking[0], ranking)
 

@@ -133,6 +133,8 @@ def test_summary_counts_the_weights(capsys, run):
     assert "weights: 61,706" in said(capsys, "summary", "lenet5")
     assert json.loads(said(capsys, "summary", "char-lstm", "--json"))["weights"] == 128 * 96 + 4 * 192 * (96 + 192 + 2) + 192 * 96 + 128
     assert said(capsys, "summary", run).startswith(str(run))
+    signal = json.loads(said(capsys, "summary", "signal-cnn", "--input", "2x1024", "--json"))
+    assert signal["input"] == [1, 2, 1024] and signal["multiply_adds"] == 1024 * (8 * 2 * 128 + 5 * 128 * 256 + 3 * 256 * 128) + 128 * 2
 
 
 def test_doctor_names_what_runs(capsys):
@@ -178,6 +180,10 @@ BAD = {
     "run": (["evaluate", "no-such-run"], "no run folder no-such-run"),
     "no picture": (["predict", "no-such-run"], "name at least one picture"),
     "summary": (["summary", "lenet5", "--input", "28x28"], "expected --input as CxHxW, for example 3x64x64, got '28x28'"),
+    "signal": (
+        ["summary", "signal-cnn", "--input", "3x32x32"],
+        "expected --input as CxT, channels and steps of a signal, for example 1x1024, got '3x32x32'",
+    ),
     "units": (["summary", "char-lstm", "--config", "units=1000000"], "GiB of memory for the weights alone"),
     "layers": (["train", "python-source", "--config", "layers=100000"], "expected layers to be at most 1,000, got 100,000"),
     "input": (["summary", "lenet5", "--input", "3x99999x99999"], "expected --input of at most 67,108,864 values, got 3x99999x99999"),

@@ -29,7 +29,8 @@ def list_sources(json: bool) -> None:
         return
     rows = [(*line[:4], bytes_in_words(line.bytes) if line.bytes else "none", line.present) for line in lines]
     print_table(("source", "task", "what it is", "licence", "download", "here"), rows)
-    print("\nYour own: a folder of class folders with pictures, or a text file. twofold data check PATH says what lies there.")
+    print("\nYour own: a folder of class folders with pictures, of CIFAR or IDX files, or a text file.")
+    print("twofold data check PATH says what lies there.")
     print("Not here: twofold data get NAME downloads it; training never does.")
 
 
@@ -37,7 +38,7 @@ def get(name: str, origin: Path | None, json: bool) -> None:
     """Download a published set, or take it from the user's own files."""
     published = find_published(name)
     try:
-        with _Told() as told:
+        with Told() as told:
             if not published.tried:
                 told.say(f"{name}: {UNTRIED}")
             found = obtain(published, origin, listener=told)
@@ -52,7 +53,7 @@ def get(name: str, origin: Path | None, json: bool) -> None:
     print_line(f"use it: twofold train {name}")
 
 
-class _Told(Listener):
+class Told(Listener):
     """A bar for each file on a terminal, a line for each without one; both on stderr."""
 
     def __init__(self) -> None:

@@ -15,15 +15,67 @@ MOST_STEPS = 100_000
 Changes = Annotated[list[str], Parameter(consume_multiple=True, negative=())]
 
 
-def models(*, json: Flag = False) -> None:
-    """List the architectures."""
-    from twofold.models.catalogue import MODELS, build
+def models(
+    action: str = "",
+    name: str = "",
+    *,
+    weights: Path | None = None,
+    config: Changes | None = None,
+    out: Path | None = None,
+    origin: Annotated[Path | None, Parameter(name="--from")] = None,
+    json: Flag = False,
+) -> None:
+    """List the architectures, download published weights, or write weights by torchvision's names.
 
-    rows = [(name, entry.task, sum(p.numel() for p in build(name).parameters()), entry.line) for name, entry in MODELS.items()]
+    Parameters
+    ----------
+    action
+        Nothing, or one of the words get and convert.
+    name
+        With get: an architecture. With convert: a run folder, or an architecture.
+    weights
+        With convert and an architecture: the file of its weights (.safetensors, .pth).
+    config
+        With convert and an architecture: changes to it, as shortcut=B.
+    out
+        With convert: the .safetensors file to write.
+    origin
+        With get: the published file, or the folder that it lies in, to be taken instead of a download.
+    json
+        Print JSON.
+    """
+    if action == "get" and name and weights is None and out is None and not config:
+        from twofold.cli.weights import get
+
+        get(name, origin, json)
+        return
+    if action == "convert" and name and origin is None:
+        from twofold.cli.training import read_changes
+        from twofold.cli.weights import convert
+
+        convert(name, weights, read_changes(config or []), out, json)
+        return
+    if action or weights is not None or config or out is not None or origin is not None:
+        wanted = "nothing, `get ARCHITECTURE [--from FILE]` or `convert RUN|ARCHITECTURE [--weights FILE] --out FILE`"
+        raise ValueError(f"models: expected {wanted}, got {f'{action} {name}'.strip()!r}.")
+    _list_models(json)
+
+
+def _list_models(json: bool) -> None:
+    import torch
+
+    from twofold.models.catalogue import MODELS
+
+    def weights(name: str) -> int:
+        with torch.device("meta"):  # counted, not made
+            return sum(p.numel() for p in MODELS[name].build(MODELS[name].preset).parameters())
+
+    rows = [(name, entry.task, weights(name), entry.line) for name, entry in MODELS.items()]
     if json:
         print_json([dict(zip(("name", "task", "weights", "line"), row, strict=True)) for row in rows])
         return
     print_table(("name", "task", "weights", "what it is"), rows)
+    print_line('Or write one: --model "[conv32 relu pool]*2 fc" (docs/schemes.md).')
 
 
 def recipes(*, json: Flag = False) -> None:
@@ -105,15 +157,23 @@ def data(
         print_line(line)
 
 
-def summary(model: str, *, input: str = "", config: Changes | None = None, json: Flag = False) -> None:
-    """Show the layers of a model: shapes, weights, multiply-adds, bytes of the output, and what one output sees of the input.
+def summary(
+    model: str, *, input: str = "", batch: Whole = 32, time: Flag = False, config: Changes | None = None, json: Flag = False
+) -> None:
+    """Show the layers of a model, shapes, weights, multiply-adds, bytes of the output, what one output sees of the input; then what a
+    training step costs on this machine: memory, and milliseconds.
 
     Parameters
     ----------
     model
-        The name of an architecture, or a run folder.
+        The name of an architecture, a scheme such as "[conv32 relu pool]*2 fc", or a run folder.
     input
-        The input: CxHxW for pictures (3x64x64), the number of steps for text. Default: what the model is made for.
+        The input: CxHxW for pictures (3x64x64), CxT for signals (1x1024), the number of steps for text. Default: what the model is
+        made for.
+    batch
+        Pictures or texts in a batch of training.
+    time
+        Time a batch of that size, for up to a minute. Without it, one that takes about two seconds, or a batch of 2.
     config
         Changes to the architecture: units=256 layers=2.
     json
@@ -121,10 +181,13 @@ def summary(model: str, *, input: str = "", config: Changes | None = None, json:
     """
     import torch
 
+    from twofold.see.cost import cost, of_pictures, of_text
     from twofold.see.summary import summarise
 
+    if batch < 1:
+        raise ValueError(f"summary: expected --batch of at least 1, got {batch}.")
     opened = _opened("summary", model, input, config)
-    zeros = torch.zeros(1, *opened.size) if opened.task == "classify" else torch.zeros(*opened.size, 1, dtype=torch.long)
+    zeros = torch.zeros(1, *opened.size) if opened.task in SHAPES else torch.zeros(*opened.size, 1, dtype=torch.long)
     lines = summarise(opened.built, zeros)
     totals = {
         "weights": sum(line.weights for line in lines),
@@ -132,8 +195,22 @@ def summary(model: str, *, input: str = "", config: Changes | None = None, json:
         "bytes": sum(line.bytes for line in lines),
     }
     unknown = sum(line.multiply_adds is None and not line.apart for line in lines)
+    scheme = getattr(getattr(opened.built, "config", None), "scheme", None)
+    values = opened.values
+    trial = of_pictures(opened.size, values["classes"]) if opened.task in SHAPES else of_text(opened.size[0], values["vocabulary"])
+    spent = cost(opened.built, trial, lines, batch, time)
     if json:
-        print_json({"model": model, "input": list(zeros.shape), "layers": [line._asdict() for line in lines], **totals})
+        told = {} if scheme is None else {"scheme": scheme}
+        print_json(
+            {
+                "model": model,
+                **told,
+                "input": list(zeros.shape),
+                "layers": [line._asdict() for line in lines],
+                **totals,
+                "training": spent.as_dict(),
+            }
+        )
         return
     rows = [
         (
@@ -145,9 +222,13 @@ def summary(model: str, *, input: str = "", config: Changes | None = None, json:
     ]
     header = ("layer", "kind", "output", "weights", "multiply-adds", "bytes", "sees", "stride", "route")
     print_table(header, rows, f"{model}, input {'x'.join(map(str, zeros.shape))}")
+    if scheme is not None:
+        print_line(f"scheme: {scheme}")
     print(f"weights: {totals['weights']:,}")
     print(f"multiply-adds: {totals['multiply_adds']:,}{f' and those of {unknown} layers without a law' if unknown else ''}")
     print(f"bytes of all outputs: {totals['bytes']:,}")
+    for line in spent.lines():
+        print_line(line)
 
 
 def doctor(
@@ -166,7 +247,8 @@ def doctor(
     routes
         The name of an architecture, or a run folder: measure a training step, and remember the choices.
     input
-        With --routes, the input: CxHxW for pictures (3x64x64), the number of steps for text. Default: what the model is made for.
+        With --routes, the input: CxHxW for pictures (3x64x64), CxT for signals (1x1024), the number of steps for text. Default: what
+        the model is made for.
     batch
         With --routes: pictures or texts in a batch.
     precision
@@ -198,8 +280,22 @@ def doctor(
     print_table(("what", "finding"), list(found.items()))
 
 
+class _Shape(NamedTuple):
+    """How the size of an input is written, an example, and what its numbers are called."""
+
+    letters: str
+    example: str
+    names: tuple[str, ...]
+
+
+SHAPES = {
+    "classify": _Shape("CxHxW", "3x64x64", ("in_channels", "height", "width")),
+    "signal": _Shape("CxT, channels and steps of a signal", "1x1024", ("in_channels", "steps")),
+}
+
+
 class _Opened(NamedTuple):
-    """A model, and the size of its input: CxHxW of pictures, the number of steps of text."""
+    """A model, and the size of its input: CxHxW of pictures, CxT of signals, the number of steps of text."""
 
     built: Any
     task: str
@@ -212,31 +308,40 @@ def _opened(who: str, model: str, input: str, config: list[str] | None) -> _Open
     from twofold.models.catalogue import MODELS, build, configure, find
     from twofold.run import load
 
-    if model not in MODELS and Path(model).is_dir():
+    if model not in MODELS and _is_folder(model):
         if config:
             raise ValueError(f"{who}: {model} is a run and has its own configuration; --config changes an architecture.")
         run = load(model)
         task, built, values = run.task.name, run.model, run.reading.model_config()
     else:
         task = find(model).task
-        shape = _shape(who, input) if task == "classify" and input else {}
+        shape = _shape(who, task, input) if task in SHAPES and input else {}
         settled = configure(model, **read_changes(config or []), **shape)
         values = settled.as_dict()
         built = build(model, **values)
-    if task != "classify":
+    if task not in SHAPES:
         return _Opened(built, task, values, (_steps(who, input),))
-    shape = _shape(who, input) if input else {name: values[name] for name in ("in_channels", "height", "width")}
-    return _Opened(built, task, values, (shape["in_channels"], shape["height"], shape["width"]))
+    shape = _shape(who, task, input) if input else {name: values[name] for name in SHAPES[task].names}
+    return _Opened(built, task, values, tuple(shape.values()))
 
 
-def _shape(who: str, text: str) -> dict[str, int]:
-    sizes = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
-    if sizes is None or "0" in sizes.groups():
-        raise ValueError(f"{who}: expected --input as CxHxW, for example 3x64x64, got {text!r}.")
-    numbers = [int(size) for size in sizes.groups()]
+def _is_folder(name: str) -> bool:
+    """Whether that is a folder; a long scheme is none, and no file system wants its name."""
+    try:
+        return Path(name).is_dir()
+    except OSError:
+        return False
+
+
+def _shape(who: str, task: str, text: str) -> dict[str, int]:
+    letters, example, names = SHAPES[task]
+    sizes = text.strip().split("x")
+    if len(sizes) != len(names) or not all(re.fullmatch(r"0*[1-9]\d*", size, re.ASCII) for size in sizes):
+        raise ValueError(f"{who}: expected --input as {letters}, for example {example}, got {text!r}.")
+    numbers = [int(size) for size in sizes]
     if math.prod(numbers) > LARGEST_INPUT:
         raise ValueError(f"{who}: expected --input of at most {LARGEST_INPUT:,} values, got {text}, which is {math.prod(numbers):,}.")
-    return dict(zip(("in_channels", "height", "width"), numbers, strict=True))
+    return dict(zip(names, numbers, strict=True))
 
 
 def _steps(who: str, text: str) -> int:

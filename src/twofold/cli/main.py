@@ -6,6 +6,7 @@ A mistake of the user prints one clear paragraph and exits 2; `--debug` shows wh
 import io
 import os
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
@@ -16,9 +17,13 @@ COMMANDS = {
     "runs": ("twofold.cli.runs:runs", "List and compare the runs beneath a folder."),
     "evaluate": ("twofold.cli.using:evaluate", "Score a trained model on its test split, or on another source."),
     "predict": ("twofold.cli.using:predict", "Name the class of pictures."),
+    "calibrate": ("twofold.cli.judging:calibrate", "Fit a temperature, so that confidence says how often a classifier is right."),
     "sample": ("twofold.cli.using:sample", "Let a language model write."),
     "recipes": ("twofold.cli.looking:recipes", "List the recipes: settings that were tried on a kind of data."),
-    "models": ("twofold.cli.looking:models", "List the architectures."),
+    "models": (
+        "twofold.cli.looking:models",
+        "List the architectures; `models get NAME` downloads published weights; `models convert` writes weights by torchvision's names.",
+    ),
     "data": (
         "twofold.cli.looking:data",
         "List the sources; `data check PATH` says what lies there; `data get NAME` downloads a published set; `data preview` varies it.",
@@ -63,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return _say(spoken(error), 2, debug)
     except ValueError as error:
-        return _say(str(error), 2, debug)
+        return _say(str(error), 2, debug, getattr(error, "__notes__", ()))
     except KeyboardInterrupt as error:
         return _say(str(error) or "interrupted", getattr(error, "exit_code", 130), debug)
     except BrokenPipeError:
@@ -77,13 +82,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _say(message: str, code: int, debug: bool) -> int:
+def _say(message: str, code: int, debug: bool, notes: Sequence[str] = ()) -> int:
+    """Print the message, and beneath it the lines of the notes: a text, and a caret beneath the character that is wrong."""
     if debug:
         raise  # the exception that main is handling
     ended = message if message.endswith((".", "?", "!", ")")) else f"{message}."
     from twofold.cli.output import visible
 
     print(f"twofold: {visible(ended)}", file=sys.stderr)
+    for line in (line for note in notes for line in note.split("\n")):
+        print(visible(line), file=sys.stderr)
     return code
 
 

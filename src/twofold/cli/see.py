@@ -3,6 +3,8 @@
 import math
 import re
 from pathlib import Path
+from textwrap import shorten
+from typing import Literal
 
 from cyclopts import App
 
@@ -76,28 +78,30 @@ def init(
     seed
         Decides the weights and the input.
     out
-        The PNG file to write. Default: the model's name with -init.png, in the current folder.
+        The PNG file to write. Default: the model's name, or scheme, with -init.png, in the current folder.
     json
         Print JSON.
     """
     import torch
 
-    from twofold.cli.looking import _opened
+    from twofold.cli.looking import _is_folder, _opened
+    from twofold.models.scheme import looks_like
     from twofold.see.initial import initial, schemes_of, sizes
     from twofold.see.style import save_png
 
-    target = _png(out or Path(f"{Path(model).name}-init.png"), "init")
+    named = "scheme" if looks_like(model) and not _is_folder(model) else Path(model).name  # a scheme may be too long for a file's name
+    target = _png(out or Path(f"{named}-init.png"), "init")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         opened = _opened("see init", model, input, config)
-        if opened.task == "classify":
+        if opened.task != "language":
             batch = max(2, min(BATCH, VALUES // math.prod(opened.size)))
             x = torch.randn(batch, *opened.size)
         else:
             x = torch.randint(0, opened.values["vocabulary"], (*opened.size, BATCH))
     names = _SCHEME.findall(scheme) if scheme else schemes_of(opened.built)
     found = {name: sizes(opened.built, x, name, seed) for name in dict.fromkeys(name.strip() for name in names)}
-    save_png(initial(found, f"First weights of {Path(model).name}"), target)
+    save_png(initial(found, f"First weights of {named if named != 'scheme' else shorten(model, 80)}"), target)
     if json:
         layers = {name: [size._asdict() for size in rows] for name, rows in found.items()}
         print_json({"model": model, "input": list(x.shape), "seed": seed, "schemes": layers, "out": str(target)})
@@ -107,6 +111,79 @@ def init(
                 for place, first in enumerate(next(iter(found.values())))]  # fmt: skip
         print_table(("layer", "kind", *found), rows, f"{field}, input {'x'.join(map(str, x.shape))}")
     print_line(f"{amount(len(found), 'scheme', 'schemes')} on {model}: {target}")
+
+
+@see.command
+def mistakes(
+    run: Path,
+    source: str | None = None,
+    *,
+    split: Literal["train", "validation", "test"] | None = None,
+    count: Whole = 24,
+    columns: Whole = 6,
+    tta: str = "",
+    out: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Draw the worst mistakes of a classifier: the highest loss first, with what was said, the truth and the name of the file.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    source
+        Another source; all of it is used. Default: the run's own source.
+    split
+        Which part of the run's own source. Default: test.
+    count
+        How many, 64 at most.
+    columns
+        How many in a row.
+    tta
+        Views of each picture whose probabilities are averaged: flip, "flip shift=1", "flip crops=0.875".
+    out
+        The PNG file to write. Default: the run's name with -mistakes.png, in the current folder.
+    json
+        Print JSON.
+    """
+    import torch
+
+    from twofold.data.values import Text
+    from twofold.run import load
+    from twofold.see.predictions import mistakes as draw
+    from twofold.see.style import save_png
+    from twofold.tasks.worst import worst
+
+    target = _png(out or Path(f"{run.resolve().name}-mistakes.png"), "mistakes")
+    opened = load(run)
+    if opened.reading.preparation is None:
+        raise ValueError(f"see mistakes: expected a run that names the class of pictures, but {run} is one to {opened.task.name}.")
+    if source is not None and split is not None:
+        raise ValueError(f"see mistakes: {source} is used whole, so the {split} split does not apply. Leave --split out.")
+    part = opened.open_whole(source).part if source is not None else opened.part(split or "test")
+    assert not isinstance(part, Text)
+    judged = opened.judge(part, tta)
+    found, classes = worst(judged, opened.reading.classes, count), opened.reading.classes
+    wrong = int((judged.details["truth"] != judged.details["predicted"]).sum())
+    places = torch.tensor([mistake.place for mistake in found], dtype=torch.int64)
+    figure = draw(
+        part.pictures(places),
+        [classes.index(mistake.truth) for mistake in found],
+        [classes.index(mistake.said) for mistake in found],
+        [mistake.probability for mistake in found],
+        [mistake.true_probability for mistake in found],
+        classes,
+        columns,
+        count,
+        (wrong, len(judged.details["truth"])),
+        [mistake.name for mistake in found],
+        "loss",
+    )
+    save_png(figure, target)
+    if json:
+        print_json({"run": str(run), "mistakes": [mistake._asdict() for mistake in found], "wrong": wrong, "out": str(target)})
+        return
+    print_line(f"{amount(len(found), 'mistake', 'mistakes')} of {wrong:,}: {target}")
 
 
 def _png(target: Path, what: str) -> Path:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from twofold.cli.options import Flag, MaybeWhole
 from twofold.cli.output import print_json, print_line
 from twofold.train.augmenting import Augmentation
+from twofold.train.balance import Balance
 from twofold.train.bptt import Streams
 from twofold.train.checkpoints import Keeping
 from twofold.train.faults import Safety
@@ -20,6 +21,7 @@ from twofold.train.penalties import Regularisation
 from twofold.train.schedules import Scheduling
 from twofold.train.settings import Learning
 from twofold.train.trackers import Watching
+from twofold.train.transfer import Transfer
 
 Flat = Parameter(name="*")
 
@@ -34,13 +36,16 @@ def train(
     image_size: MaybeWhole = None,
     unit: str | None = None,
     hold: str | None = None,
+    normalise: str | None = None,
     learning: Annotated[Learning | None, Flat] = None,
     streams: Annotated[Streams | None, Flat] = None,
     optimisation: Annotated[Optimisation | None, Flat] = None,
     scheduling: Annotated[Scheduling | None, Flat] = None,
     regularisation: Annotated[Regularisation | None, Flat] = None,
     augmentation: Annotated[Augmentation | None, Flat] = None,
+    balance: Annotated[Balance | None, Flat] = None,
     initialisation: Annotated[Initialisation | None, Flat] = None,
+    transfer: Annotated[Transfer | None, Flat] = None,
     safety: Annotated[Safety | None, Flat] = None,
     keeping: Annotated[Keeping | None, Flat] = None,
     machine: Annotated[Machine | None, Flat] = None,
@@ -61,7 +66,7 @@ def train(
     source
         A name (twofold data lists them), a folder of class folders with pictures, or a text file.
     model
-        The name of an architecture (twofold models lists them).
+        The name of an architecture (twofold models lists them), or a scheme such as "[conv32 relu pool]*2 fc" (docs/schemes.md).
     config
         Changes to the architecture: units=256 layers=2.
     recipe
@@ -74,6 +79,9 @@ def train(
         What a text is made of: character or word.
     hold
         Where pictures are meanwhile: memory, files (read batch by batch), or auto: memory if a quarter of what is free will do.
+    normalise
+        Pictures by their own mean and deviation (own), by those of imagenet, cifar10, or "m m m / s s s". Default: own; with --weights of
+        a file, imagenet for pictures in colour.
     out
         The run folder. Default: runs/NAME.
     overwrite
@@ -95,11 +103,11 @@ def train(
     from twofold.train.launching import launch, launched
     from twofold.train.settings import PARTS
 
-    given = {"limit": limit, "image_size": image_size, "unit": unit, "hold": hold}
+    given = {"limit": limit, "image_size": image_size, "unit": unit, "hold": hold, "normalise": normalise}
     flat: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     parts: dict[str, Part | None] = {"learning": learning, "streams": streams, "optimisation": optimisation, "scheduling": scheduling}
-    parts |= {"regularisation": regularisation, "augmentation": augmentation, "initialisation": initialisation, "safety": safety}
-    parts |= {"keeping": keeping, "machine": machine, "watching": watching}
+    parts |= {"regularisation": regularisation, "augmentation": augmentation, "balance": balance, "initialisation": initialisation}
+    parts |= {"transfer": transfer, "safety": safety, "keeping": keeping, "machine": machine, "watching": watching}
     assert parts.keys() == PARTS.keys()
     for part in parts.values():
         flat |= {name: getattr(part, name) for name in type(part).model_fields if name in part.model_fields_set} if part is not None else {}

@@ -2,43 +2,118 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from twofold.cli.options import Flag, Whole
-from twofold.cli.output import print_csv, print_json, print_table, visible
+from twofold.cli.output import print_csv, print_json, print_line, print_table, visible
 
 
 def evaluate(
-    run: Path, source: str | None = None, *, split: Literal["train", "validation", "test"] | None = None, json: Flag = False
+    run: Path,
+    source: str | None = None,
+    *,
+    split: Literal["train", "validation", "test"] | None = None,
+    top: Annotated[list[Whole] | None, Parameter(consume_multiple=True, negative=())] = None,
+    tta: str = "",
+    confusion: Flag = False,
+    mistakes: Whole = 0,
+    csv: Path | None = None,
+    weights: Path | None = None,
+    normalise: str | None = None,
+    config: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    out: Path | None = None,
+    json: Flag = False,
 ) -> None:
-    """Score a trained model.
+    """Score a trained model, or published weights without training.
 
     Parameters
     ----------
     run
-        A run folder.
+        A run folder; with --weights the name of an architecture.
     source
-        Another source; all of it is used. Default: the run's own source.
+        Another source; all of it is used. Default: the run's own source. With --weights: the source, of which the test part is used.
     split
         Which part of the run's own source. Default: test.
+    top
+        Pictures: also how often the right class is among the most probable 1, 3, 5, ... of all: --top 1 3 5.
+    tta
+        Pictures: views of each whose probabilities are averaged: flip, "flip shift=1", "flip crops=0.875".
+    confusion
+        Pictures: also print which classes are taken for which.
+    mistakes
+        Pictures: also list so many of the worst mistakes, the highest loss first, with the names of the files.
+    csv
+        Pictures: also write the table of the classes, with the confusion matrix, into this CSV file.
+    weights
+        A file of weights (.safetensors, .pth) that another training left.
+    normalise
+        With --weights: own, imagenet, cifar10, or "m m m / s s s". Default: imagenet for pictures in colour; of a run folder, the run's.
+    config
+        With --weights: changes to the architecture, as shortcut=B.
+    out
+        With --weights: keep the model as a run folder, which `evaluate` and `predict` open.
     json
         Print JSON.
     """
+    from twofold.cli.judging import listed, print_confusion, print_mistakes, write_classes
     from twofold.run import load
 
-    opened = load(run)
-    judged = opened.evaluate(source, split)
-    details = {name: value for name, value in judged.details.items() if name in ("confusion", "per_class", "tokens", "notes")}
+    if weights is not None:
+        from twofold.adopting import of_weights
+        from twofold.cli.training import read_changes
+
+        if source is None:
+            raise ValueError(f"evaluate: --weights needs a source: twofold evaluate {run} SOURCE --weights {weights}")
+        opened, said = of_weights(str(run), source, weights, normalise=normalise, config=read_changes(config or []), out=out)
+        print(visible(said), file=sys.stderr)
+        run, source = opened.path if out else run, None  # which is its own
+    else:
+        _refuse_untrained(run, {"normalise": normalise, "config": config, "out": out})
+        opened = load(run)
+    if opened.reading.vocabulary is not None and (confusion or mistakes or csv):
+        raise ValueError("evaluate: --confusion, --mistakes and --csv are for pictures, and this model continues text. Leave them out.")
+    judged = opened.evaluate(source, split, tta=tta, top=top or ())
+    if out is not None:
+        opened.folder.write_rows([{"final": True, "best_epoch": 0, "step": 0, "seconds": 0.0, split or "test": judged.scores}])
+    worst = listed(judged, opened.reading.classes, mistakes)
+    details = {
+        name: value for name, value in judged.details.items() if name in ("confusion", "per_class", "tokens", "notes", "temperature")
+    }
+    if csv is not None:
+        write_classes(csv, judged)
     if json:
-        print_json({"run": str(run), "source": source or opened.settings.source, **judged.scores, **details})
+        found: dict[str, Any] = {"views": tta} if tta else {}
+        found |= {"mistakes": [mistake._asdict() for mistake in worst]} if mistakes else {}
+        print_json({"run": str(run), "source": source or opened.settings.source, **judged.scores, **details, **found})
         return
     for note in details.get("notes", ()):
         print(visible(note), file=sys.stderr)
     print(*opened.task.explain(judged.scores))
+    if "temperature" in details:
+        print(f"temperature {details['temperature']:.4g}, by which the outputs are divided (twofold calibrate)")
     print_table(("score", "value"), list(judged.scores.items()))
     if "per_class" in details:
         names = ("class", "precision", "recall", "f1", "count")
         print_table(names, [[row[name] for name in names] for row in details["per_class"]])
+    if confusion:
+        print_confusion(judged, opened.reading.classes)
+    if mistakes:
+        print_mistakes(worst)
+    if csv is not None:
+        print_line(f"classes: {csv}")
+
+
+def _refuse_untrained(run: Path, given: dict[str, object]) -> None:
+    """Raise ValueError for an architecture without weights, and for options that belong to --weights."""
+    from twofold.models.catalogue import MODELS
+
+    wrong = [name for name, value in given.items() if value is not None]
+    if wrong:
+        raise ValueError(f"evaluate: --{wrong[0]} belongs to --weights: a run has its own. Leave it out.")
+    if str(run) in MODELS and not run.is_dir():
+        raise ValueError(f"evaluate: {run} is an architecture, and has learnt nothing: give it --weights FILE, or name a run folder.")
 
 
 def predict(
@@ -46,6 +121,7 @@ def predict(
     *pictures: Path,
     top: Whole = 3,
     resize: Flag = False,
+    tta: str = "",
     format: Literal["table", "json", "csv"] = "table",
     json: Flag = False,
 ) -> None:
@@ -61,6 +137,8 @@ def predict(
         How many classes to list for each.
     resize
         Accept a size that the model has never seen, and scale it.
+    tta
+        Views of each picture whose probabilities are averaged: flip, "flip shift=1", "flip crops=0.875".
     format
         How to print.
     json
@@ -72,7 +150,10 @@ def predict(
         raise ValueError("predict: name at least one picture: twofold predict RUN a.png b.png")
     if top < 1:
         raise ValueError(f"predict: expected --top of at least 1, got {top}.")
-    said = load(run).predict(list(pictures), resize=resize)
+    opened = load(run)
+    said = opened.predict(list(pictures), resize=resize, tta=tta)
+    if opened.reading.temperature != 1:
+        print(f"Probabilities with the temperature {opened.reading.temperature:.4g} (twofold calibrate).", file=sys.stderr)
     if json or format == "json":
         print_json([{"picture": p.name, "class": p.label, "probability": p.probability, "ranking": p.ranking[:top]} for p in said])
         return

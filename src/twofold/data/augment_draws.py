@@ -21,7 +21,7 @@ WORD = (1 << 64) - 1
 # What numbers are drawn for. The place in the list is the number of the use: append, never reorder, or every run changes.
 USES = (
     "flip", "upend", "rotate", "scale", "shear", "shift", "crop", "resized-crop", "elastic", "brightness", "contrast", "saturation", "hue",
-    "erase", "noise", "cutout", "mix", "partner", "beta",
+    "erase", "noise", "cutout", "mix", "partner", "beta", "order",
 )  # fmt: skip
 _PLACES = {use: place for place, use in enumerate(USES)}
 

@@ -61,7 +61,7 @@ def present(published: Published) -> bool:
 def opened(published: Published) -> dict[str, Path]:
     """The files of the set by name, their checksums compared with the record. Raises ValueError: not there, or not as it came."""
     folder = set_folder(published)
-    get = f"twofold data get {published.name}"
+    get = f"twofold {published.asked}"
     if not present(published):
         own = f" To use your own folder called {published.name}, write ./{published.name}." if Path(published.name).exists() else ""
         raise ValueError(
@@ -123,7 +123,7 @@ def alone(published: Published, waiting: Callable[[], None], longest: float = LO
             while not _take(file):
                 if time.monotonic() > until:
                     held = f"another process has held {lock} for {longest:.0f} s"
-                    raise ValueError(f"data get {published.name}: {held}. Wait for it, or end it and try again.")
+                    raise ValueError(f"{published.asked}: {held}. Wait for it, or end it and try again.")
                 time.sleep(_LOOK)
         yield folder
 

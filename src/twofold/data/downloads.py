@@ -109,6 +109,19 @@ def fetch(file: PublishedFile, folder: Path, patience: Patience | None = None, l
     raise DownloadError(f"{file.name}: no address served it. {'; '.join(reasons)}")
 
 
+def size_at(url: str, most: int, patience: Patience | None = None) -> int:
+    """How many bytes the server says that the file has. Raises DownloadError where it does not say, or says more than `most`."""
+    headers = {"User-Agent": "twofold", "Accept-Encoding": "identity"}
+    try:
+        with _open(url, headers, (patience or Patience()).timeout) as response:
+            length = response.headers.get("Content-Length", "")
+    except (_PassingError, _RefusedError) as failure:
+        raise DownloadError(f"{url}: {failure}") from None
+    if not re.fullmatch(r"\d{1,18}", length, re.ASCII) or not 0 < int(length) <= most:
+        raise DownloadError(f"{url}: expected a file of at most {most:,} bytes, the server says {length or 'nothing of its size'}")
+    return int(length)
+
+
 def _fetch_from(url: str, file: PublishedFile, target: Path, patience: Patience, listener: Listener) -> None:
     part = target.with_name(f"{target.name}.part")
     farthest, fruitless, attempts, wrong = _size(part), 0, 0, False

@@ -81,10 +81,8 @@ def _gather(published: Published, work: Path, origin: Path | None, patience: Pat
     try:
         return {file.name: fetch(file, work, patience, listener) for file in published.files}
     except DownloadError as error:
-        own = f"Files that you have: twofold data get {published.name} --from FOLDER"
-        raise DownloadError(
-            f"data get {published.name}: {error}. What came is kept, and the same command goes on from there. {own}"
-        ) from None
+        own = f"Files that you have: twofold {published.asked} --from FOLDER"
+        raise DownloadError(f"{published.asked}: {error}. What came is kept, and the same command goes on from there. {own}") from None
 
 
 def _place(work: Path, there: Path) -> None:
@@ -109,7 +107,7 @@ def _copy(published: Published, file: PublishedFile, origin: Path, work: Path, l
     count = 0
     with copy.open("wb") as out:
         if found.suffix in PACKED and found.name != file.name:
-            with unpacked(f"data get {published.name}", found) as content:
+            with unpacked(published.asked, found) as content:
                 while count <= file.size and (piece := content.read(_PIECE)):
                     count += out.write(piece)
         else:
@@ -120,7 +118,7 @@ def _copy(published: Published, file: PublishedFile, origin: Path, work: Path, l
     fault = file.fault(copy) if count <= file.size else f"it has more than the {file.size:,} bytes of the published one"
     if fault:
         copy.unlink()
-        raise ValueError(f"data get {published.name}: {found} is not the published {file.name}: {fault}.")
+        raise ValueError(f"{published.asked}: {found} is not the published {file.name}: {fault}.")
     os.replace(copy, work / file.name)
     return found.absolute()
 
@@ -133,12 +131,12 @@ def _find(published: Published, file: PublishedFile, origin: Path) -> Path:
             if (origin / name).is_file():
                 return origin / name
         wanted = ", ".join(each.name for each in published.files)
-        raise ValueError(f"data get {published.name}: {file.name} is not in {origin}. Expected there, as published: {wanted}.")
+        raise ValueError(f"{published.asked}: {file.name} is not in {origin}. Expected there, as published: {wanted}.")
     if not origin.is_file():
-        raise ValueError(f"data get {published.name}: --from {origin}: there is no such file or folder.")
+        raise ValueError(f"{published.asked}: --from {origin}: there is no such file or folder.")
     if len(published.files) > 1:
         wanted = ", ".join(each.name for each in published.files)
-        raise ValueError(f"data get {published.name}: --from {origin} is one file. Give the folder that holds {wanted}.")
+        raise ValueError(f"{published.asked}: --from {origin} is one file. Give the folder that holds {wanted}.")
     return origin
 
 
@@ -148,6 +146,6 @@ def _refuse_full(published: Published, work: Path) -> None:
     needed, free = published.room + SPARE - there, shutil.disk_usage(work).free
     if free < needed:
         raise ValueError(
-            f"data get {published.name}: it takes {bytes_in_words(needed)} of disk, {bytes_in_words(free)} are free at {work.parent}. "
+            f"{published.asked}: it takes {bytes_in_words(needed)} of disk, {bytes_in_words(free)} are free at {work.parent}. "
             "Make room, or name another folder: TWOFOLD_DATA=/path/to/data"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from twofold.data.normalising import read_numbers
 from twofold.data.preparation import LARGEST_SIDE
 from twofold.data.vocabulary import UNITS
 
@@ -18,12 +19,15 @@ class DataOptions:
     limit: characters of text to train on. image_size: side in pixels to which pictures are resized.
     unit: what a code of text stands for, "character" or "word".
     hold: where pictures are while they are used: in "memory", in their "files", or "auto": in memory if a quarter of what is free will do.
+    normalise: by which mean and deviation pictures are normalised (normalising.py); None: by their own, with weights of others as those
+    expect.
     """
 
     limit: int | None = None
     image_size: int | None = None
     unit: str = "character"
     hold: str = "auto"
+    normalise: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and (type(self.limit) is not int or self.limit < SMALLEST_LIMIT):
@@ -37,6 +41,8 @@ class DataOptions:
             raise ValueError(f"unit: expected one of {', '.join(UNITS)}, got {self.unit!r}")
         if self.hold not in HOLD:
             raise ValueError(f"hold: expected one of {', '.join(HOLD)}, got {self.hold!r}")
+        if self.normalise is not None:
+            read_numbers(self.normalise)
 
     def only(self, source: str, *names: str) -> None:
         """Raise ValueError where an option other than `names` was set: `source` has no use for it."""

@@ -17,7 +17,7 @@ _LABELS = 1 << 12  # bytes: a list of class names
 
 
 class PublishedFile(NamedTuple):
-    """One file as published: size in bytes, sha256, addresses in the order in which they are asked.
+    """One file as published: size in bytes, sha256 or its first digits, addresses in the order in which they are asked.
 
     members: of an archive, what is taken out of it: path inside -> the most bytes that it may have.
     """
@@ -34,7 +34,7 @@ class PublishedFile(NamedTuple):
         if size != self.size:
             return f"it has {size:,} bytes, the published one {self.size:,}"
         found = sha256_of(path)
-        return "" if found == self.sha256 else f"its sha256 is {found}, that of the published one {self.sha256}"
+        return "" if self.sha256 and found.startswith(self.sha256) else f"its sha256 is {found}, that of the published one {self.sha256}"
 
 
 class Published(NamedTuple):
@@ -46,6 +46,11 @@ class Published(NamedTuple):
     licence: str
     files: tuple[PublishedFile, ...]
     tried: bool
+
+    @property
+    def asked(self) -> str:
+        """The command that fetches it."""
+        return f"data get {self.name}"
 
     @property
     def size(self) -> int:

@@ -1,12 +1,13 @@
 """Sources: the door to the data. A name in SOURCES or PUBLISHED, or a path; the task is found from what lies there.
 
-class folders with pictures -> classify        text -> language
+class folders with pictures, records (CIFAR, IDX) -> classify        text -> language
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +19,12 @@ from twofold.data.findings import Findings, inspect
 from twofold.data.folder import leads_nowhere, nearest, walk
 from twofold.data.image_folder import image_folder
 from twofold.data.layout import pictures_among
+from twofold.data.normalising import normalised
 from twofold.data.options import DataOptions
 from twofold.data.pictures import is_picture
 from twofold.data.preparation import Preparation
 from twofold.data.published import PUBLISHED
+from twofold.data.records import CIFAR, IDX, find_records, open_records
 from twofold.data.standard import open_standard
 from twofold.data.text_file import text_file, text_folder
 from twofold.data.values import Images, ImageSource, Skipped, Source, Text, TextSource
@@ -57,6 +60,7 @@ NOT_PROSE = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet", ".npy", ".
 # What a user may point at.
 BUILT_IN, DOWNLOADED = "built in", "downloaded set"
 CLASS_FOLDERS, TEXTS, TEXT = "folder of class folders", "folder of text files", "text file"
+RECORDS = (CIFAR, IDX)
 
 
 class SourceLine(NamedTuple):
@@ -117,12 +121,15 @@ def describe(source: Source) -> list[str]:
 
 def task_of(source: str | Path) -> str:
     """The task that a source is for, found without reading it whole. Raises ValueError where nothing lies there."""
-    kind = _kind(source)
+    return _task(source, _kind(source))
+
+
+def _task(source: str | Path, kind: str) -> str:
     if kind == BUILT_IN:
         return {line.name: line.task for line in source_lines()}[str(source)]
     if kind == DOWNLOADED:
         return PUBLISHED[str(source)].task
-    return "classify" if kind == CLASS_FOLDERS else "language"
+    return "classify" if kind in (CLASS_FOLDERS, *RECORDS) else "language"
 
 
 def require(source: str | Path) -> Path | None:
@@ -142,20 +149,35 @@ def require(source: str | Path) -> Path | None:
 def _opened(source: str | Path, options: DataOptions, vocabulary: Vocabulary | None = None) -> tuple[Source, str]:
     """The source, and what kind of thing the user pointed at."""
     kind = _kind(source)
+    if options.normalise is None or _task(source, kind) == "language":
+        return _read(source, kind, options, vocabulary), kind
+    found = _read(source, kind, replace(options, normalise=None), vocabulary)
+    assert isinstance(found, ImageSource)
+    return normalised(found, options.normalise), kind
+
+
+def _read(source: str | Path, kind: str, options: DataOptions, vocabulary: Vocabulary | None) -> Source:
     if kind == BUILT_IN:
-        return SOURCES[str(source)](options, vocabulary), kind
+        return SOURCES[str(source)](options, vocabulary)
     if kind == DOWNLOADED:
-        return open_standard(str(source), options, vocabulary), kind
+        return open_standard(str(source), options, vocabulary)
     path = Path(source).expanduser()
+    if kind in RECORDS:
+        options.only(kind)
+        found = find_records(path)
+        assert found is not None
+        return open_records(path, found)
     if kind == CLASS_FOLDERS:
-        return image_folder(path, options), kind
-    return (text_folder if kind == TEXTS else text_file)(path, options, vocabulary), kind
+        return image_folder(path, options)
+    return (text_folder if kind == TEXTS else text_file)(path, options, vocabulary)
 
 
 def _kind(source: str | Path) -> str:
     path = require(source)
     if path is None:
         return BUILT_IN if source in SOURCES else DOWNLOADED
+    if (records := find_records(path)) is not None:
+        return records.kind
     if path.is_dir():
         return CLASS_FOLDERS if _holds_pictures(path) else TEXTS
     if path.suffix.lower() in NOT_PROSE:

@@ -1,6 +1,6 @@
 """The standard sets, opened: downloaded files -> pictures or text in parts.
 
-    pictures            test: as published        validation: a tenth of each class of the published training part, by u (split.py)
+    pictures            test: as published        validation: a tenth of each class of the published training part (arrays.py)
     tiny-shakespeare    the first 90 % to learn from, the last 10 % to validate, nothing kept for the end, as its users report it
     wikitext-2          the three parts as published
 
@@ -12,25 +12,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from twofold.data.arrays import CLASSES, in_parts
 from twofold.data.cache import opened
 from twofold.data.cifar import read_cifar
 from twofold.data.corpus import Passage, encoded
 from twofold.data.idx import read_idx
 from twofold.data.options import DataOptions
 from twofold.data.plain_text import read_text
-from twofold.data.preparation import CHANNELS, Preparation
 from twofold.data.published import PUBLISHED
-from twofold.data.split import take
-from twofold.data.values import Images, ImageSource, Source, Text, TextSource
+from twofold.data.values import ImageSource, Source, Text, TextSource
 from twofold.data.vocabulary import Vocabulary
-
-VALIDATED = 0.1  # share of the training pictures of each class
-CLASSES = {
-    "mnist": tuple("0123456789"),
-    "fashion-mnist": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-}
 
 
 def open_standard(name: str, options: DataOptions, vocabulary: Vocabulary | None = None) -> Source:
@@ -57,24 +49,7 @@ def _pictures(name: str, files: dict[str, Path]) -> ImageSource:
     else:
         classes = _lines(files["fine_label_names.txt"])
         train, test = read_cifar(files["train.bin"]), read_cifar(files["test.bin"])
-    return _source(name, classes, train, test)
-
-
-def _source(name: str, classes: tuple[str, ...], learnt: tuple[Tensor, Tensor], kept: tuple[Tensor, Tensor]) -> ImageSource:
-    x_BCHW, y_B = learnt
-    names = [f"train {row}" for row in range(len(y_B))]
-    rows_of = [torch.nonzero(y_B == label).flatten().tolist() for label in range(len(classes))]
-    row = {each: number for number, each in enumerate(names)}
-    parts: tuple[list[int], list[int]] = ([], [])
-    for rows in rows_of:
-        for part, chosen in zip(parts, take([names[r] for r in rows], VALIDATED), strict=True):
-            part += [row[each] for each in chosen]
-    train, validation = (Images(x_BCHW[rows], y_B[rows], tuple(names[r] for r in rows)) for rows in map(sorted, parts))
-    test = Images(*kept, tuple(f"test {number}" for number in range(len(kept[1]))))
-    count, (C, H, W) = len(y_B) + len(test.y_B), x_BCHW.shape[1:]
-    mode = {channels: mode for mode, channels in CHANNELS.items()}[C]
-    preparation = Preparation.of(train.x_BCHW)
-    return ImageSource(name, classes, preparation, train, validation, test, sizes=((H, W),) * count, modes=(mode,) * count)
+    return in_parts(name, classes, train, test)
 
 
 def _text(name: str, files: dict[str, Path], options: DataOptions, vocabulary: Vocabulary | None) -> TextSource:

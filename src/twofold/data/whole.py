@@ -17,6 +17,7 @@ from PIL import Image
 
 from twofold.data.image_folder import whole_folder
 from twofold.data.preparation import Preparation
+from twofold.data.records import find_records
 from twofold.data.sources import open_source, require
 from twofold.data.streamed import Form, PictureFiles
 from twofold.data.text_file import whole_text
@@ -39,7 +40,7 @@ def read_text_whole(source: str | Path, vocabulary: Vocabulary) -> Whole:
 def read_pictures_whole(source: str | Path, classes: Sequence[str], kind: Preparation) -> Whole:
     """All pictures of a name or a folder. Raises ValueError where there are none, or where a class is none of `classes`."""
     path = require(source)
-    if path is not None:
+    if path is not None and find_records(path) is None:
         return whole_folder(path, classes, kind)
     opened = open_source(source)
     assert isinstance(opened, ImageSource)
