@@ -46,7 +46,12 @@ def stir(model):
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0  # so that training, too, is a function
         if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
-            for value, low, high in ((part.weight, 0.5, 1.5), (part.bias, -0.3, 0.3), (part.running_mean, -0.3, 0.3), (part.running_var, 0.5, 1.5)):
+            for value, low, high in (
+                (part.weight, 0.5, 1.5),
+                (part.bias, -0.3, 0.3),
+                (part.running_mean, -0.3, 0.3),
+                (part.running_var, 0.5, 1.5),
+            ):
                 torch.nn.init.uniform_(value, low, high)
         elif getattr(part, "bias", None) is not None:
             torch.nn.init.uniform_(part.bias, -0.1, 0.1)

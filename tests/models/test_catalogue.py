@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from twofold.models.catalogue import MODELS, build, configure, find
+from twofold.models.catalogue import build, configure, find
 
 # Of the nets without a test file of their own for it, counted by hand from the layers' sizes: sum of (inputs x outputs + biases).
 WEIGHTS = {

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from twofold import nn
+from twofold.layers.heads import WithHeads
 from twofold.train.own import OwnBatches, OwnTask
 from twofold.train.shards import Shard
 
@@ -63,6 +64,15 @@ def test_a_loss_is_a_task_with_exact_means():
     assert scores["accuracy"] == pytest.approx((model(x).argmax(1) == y).double().mean().item())
     assert task.explain(scores)[0] == "accuracy" and task.rank(scores) == (-scores["loss"],)
     assert "accuracy" not in OwnTask(F.mse_loss).evaluate(nn.Linear(1, 1), [(x, x)]).scores
+
+
+def test_auxiliary_heads_count_three_tenths():
+    class Headed(nn.Module):
+        def forward(self, x):
+            return WithHeads(x, (2 * x,))
+
+    x = torch.tensor([[1.0]])
+    assert OwnTask(F.mse_loss).loss(Headed(), (x, 0 * x)).loss.item() == pytest.approx(1 + 0.3 * 4)
 
 
 @pytest.mark.parametrize(

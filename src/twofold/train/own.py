@@ -4,7 +4,8 @@ batches     a list, a DataLoader, any object whose __iter__ begins anew: taken a
 a data set  has a length and items [i]: it is cut into batches of nearly equal size (no tiny last one for batch norm) in an order drawn
             from (seed, epoch)
 a batch     a pair (x, y); of another form where a Task takes it apart
-loss        loss(model(x), y) -> the mean over the batch; or a Task, which may do anything (tasks/task.py)
+loss        loss(model(x), y) -> the mean over the batch; or a Task, which may do anything (tasks/task.py). What auxiliary heads of
+            the model lose is added (layers/heads.py)
 
 A data set is shared over several processes, row by row of every batch; batches that one brings cannot be.
 """
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from twofold.layers.heads import loss_of
 from twofold.tasks.task import Evaluation, Step, judging
 from twofold.train.leaves import item_axis, tensors
 from twofold.train.shards import WHOLE, Shard
@@ -134,7 +136,7 @@ class OwnTask:
     def loss(self, model: nn.Module, batch: Any, carried: Any = None) -> Step:
         """Raises ValueError for a batch that is no pair, and for a loss that is no single number."""
         x, y = _pair(batch)
-        value = self.of(model(x), y)
+        value = loss_of(model(x), lambda output: self.of(output, y))
         if not isinstance(value, Tensor) or value.dim():
             got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"fit: expected the loss to return one number, the mean over the batch, got {got}. Reduce it by its mean.")
