@@ -30,6 +30,7 @@ from twofold.space.adaptive import (
 from twofold.space.average_pooling import AvgPool1d, AvgPool2d, AvgPool3d
 from twofold.space.connection import ConnectedConv2d
 from twofold.space.convolution import Conv1d, Conv2d, Conv3d, DepthwiseConv2d
+from twofold.space.folded import folded
 from twofold.space.gaussian_pooling import GaussianPool1d, GaussianPool2d, GaussianPool3d
 from twofold.space.global_pooling import GlobalAvgPool, GlobalMaxPool
 from twofold.space.max_pooling import MaxPool1d, MaxPool2d, MaxPool3d
@@ -131,6 +132,7 @@ __all__ = [
     "SymmetricConv2d",
     "Tanh",
     "Upsample",
+    "folded",
 ]
 
 

@@ -26,8 +26,8 @@ class Window(Protocol):
     def __hash__(self) -> int: ...
 
 
-def stranger(*tensors: Tensor | None) -> str:
-    """Why a kernel cannot take these tensors, or '': plain, float32, on the CPU, and nobody but autograd is watching."""
+def stranger(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> str:
+    """Why a kernel cannot take these tensors, or '': plain, of these dtypes, on the CPU, and nobody but autograd is watching."""
     if not kernels.available():
         return kernels.reason()
     for x in tensors:
@@ -35,8 +35,9 @@ def stranger(*tensors: Tensor | None) -> str:
             continue
         if type(x) is not Tensor and type(x) is not Parameter:
             return f"needs a plain tensor, not {type(x).__name__}"
-        if x.dtype != torch.float32 or not x.is_cpu:
-            return f"needs float32 on the CPU, not {str(x.dtype).removeprefix('torch.')} on {x.device}"
+        if x.dtype not in dtypes or not x.is_cpu:
+            wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+            return f"needs {wanted} on the CPU, not {str(x.dtype).removeprefix('torch.')} on {x.device}"
     if forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None:
         return "cannot be seen by forward-mode differentiation or by torch.jit.trace"
     return ""

@@ -226,8 +226,13 @@ class Operation:
         return wanted == "vendor" or wanted in forms_of(arguments, self.layouts, self.reduced)
 
     def _in_question(self, kept: str, ruled: bool, arguments: tuple[Any, ...]) -> dict[str, Callable[..., Any]]:
-        """The contenders; where a rule has chosen, its choice and those that round, of which it knows nothing."""
-        rounding = {name for name, form in FORMS.items() if form.reduced} | {name for name, other in self.others.items() if other.reduced}
+        """The contenders; where a rule has chosen, its choice and those that round, of which it knows nothing.
+
+        Not those that also change the layout: all layers behind would inherit it, and lose the kernels that it has not.
+        """
+        rounding = {name for name, form in FORMS.items() if form.reduced and not form.layouts} | {
+            name for name, other in self.others.items() if other.reduced
+        }
         return {name: run for name, run in self.contenders(*arguments).items() if not ruled or name == kept or name in rounding}
 
     def _name(self) -> str:

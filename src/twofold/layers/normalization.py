@@ -21,7 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twofold.layers.differentiable import differentiable
+from twofold.kernels import norm_join
+from twofold.kernels.norm_join import join
+from twofold.layers.differentiable import Native, differentiable
 from twofold.layers.expect import expect_floating, expect_positive, expect_shape, expect_tensor, sentence
 from twofold.layers.routes import Routed
 
@@ -104,8 +106,31 @@ def running_vendor(x_BCH: Tensor, scale_C: Tensor | None, shift_C: Tensor | None
     return F.batch_norm(x_BCH, mean_C, variance_C, scale_C, shift_C, False, 0.0, eps)
 
 
-batch_norm = differentiable(batch_forward, batch_backward, vendor=batch_vendor)
-running_norm = differentiable(running_forward, running_backward, vendor=running_vendor)
+LEAST = 16  # pixels of a map, below which the compiled form is the slower one, channels first
+
+
+def compiled(x_BCHW: Tensor, scale_C: Tensor | None, shift_C: Tensor | None, *given: Any) -> Tensor:
+    """y_BCHW; given: the statistics, where they are not the batch's own, and eps"""
+    mean_C, variance_C, eps = given if len(given) == 3 else (None, None, *given)
+    return join(x_BCHW, None, scale_C, shift_C, mean_C, variance_C, eps, False)[0]
+
+
+def unfit(x_BCHW: Tensor, scale_C: Tensor | None, shift_C: Tensor | None, *given: Any) -> str:
+    """Why the compiled form cannot serve, or ''."""
+    if len(given) == 1 and not x_BCHW.numel():
+        return "needs a batch that is not empty"
+    return norm_join.unfit(x_BCHW, None, scale_C, shift_C, *given[:-1])
+
+
+def worth(x_BCHW: Tensor, scale_C: Tensor | None, shift_C: Tensor | None, *given: Any) -> bool:
+    """Whether the compiled form is the faster one: by the batch's statistics, but for small maps and float32 channels last."""
+    if len(given) != 1 or x_BCHW.dim() != 4:
+        return False
+    return x_BCHW[0, 0].numel() >= LEAST if x_BCHW.is_contiguous() else x_BCHW.dtype == torch.bfloat16
+
+
+batch_norm = differentiable(batch_forward, batch_backward, vendor=batch_vendor, native=Native(compiled, None, unfit, worth))
+running_norm = differentiable(running_forward, running_backward, vendor=running_vendor, native=Native(compiled, None, unfit, worth))
 
 
 class _BatchNorm(Routed, nn.modules.batchnorm._BatchNorm):
@@ -147,10 +172,16 @@ class _BatchNorm(Routed, nn.modules.batchnorm._BatchNorm):
         self.took(chosen)
         if chosen == "vendor":
             return super().forward(input)  # torch's own operator normalises and remembers in one pass
+        if chosen == "native":  # so do the compiled kernels
+            given = arguments[3:] or (None, None)
+            y_BCH, mean_C, variance_C = join(input, None, self.weight, self.bias, given[0], given[1], self.eps, False)
+            if self.training and self.running_mean is not None:
+                self.remember(mean_C, variance_C, input.numel() // self.num_features)
+            return y_BCH
         if self.training and self.running_mean is not None:
             self.remember(*statistics(input.detach().to(self.running_mean.dtype)), input.numel() // self.num_features)
-        y_BCH: Tensor = operation.by(chosen, *arguments, self.eps)
-        return y_BCH
+        normalised_BCH: Tensor = operation.by(chosen, *arguments, self.eps)
+        return normalised_BCH
 
     @torch.no_grad()
     def remember(self, mean_C: Tensor, variance_C: Tensor, number: int) -> None:

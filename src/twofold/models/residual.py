@@ -17,7 +17,7 @@ from torch import Tensor
 from twofold import nn
 from twofold.layers.routes import traced, wanted_route
 from twofold.models.config import at_most
-from twofold.space.sequential import chains, watched
+from twofold.space.sequential import chains, join, watched
 
 KINDS = ("basic", "bottleneck")
 MOST_BLOCKS = 1000  # of a stage
@@ -35,12 +35,6 @@ def in_turn(x: Tensor, *layers: Any) -> Tensor:
         for layer in chain:
             x = layer(x)
     return x
-
-
-def join(norm: Any, x_BCHW: Tensor, shortcut_BCHW: Tensor, relu: Any) -> Tensor:
-    """relu(norm(x) + shortcut): how every block of a residual net ends."""
-    y: Tensor = relu(norm(x_BCHW) + shortcut_BCHW)
-    return y
 
 
 class Basic(nn.Module):

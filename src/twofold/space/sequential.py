@@ -3,7 +3,8 @@
     y = f_n(... f_2(f_1(x)))
 
     Conv2d, ReLU [, MaxPool2d]             space/fused.py
-    BatchNorm2d, ReLU [, MaxPool2d]        space/fused_norm.py
+    BatchNorm2d, ReLU [, MaxPool2d]        space/fused_norm.py; in bfloat16 or channels last, without the pool, space/joined_norm.py
+    BatchNorm2d, + shortcut, ReLU          space/joined_norm.py: `join`, the end of a residual block
     Linear, ReLU                           layers/linear_relu.py
 
 The layers stay what they are: their names, weights and settings are read anew with every call, and `last_route` says "fused" of each that
@@ -31,6 +32,8 @@ from twofold.space.convolution import Conv2d
 from twofold.space.correlation import correlate, worth
 from twofold.space.fused import convolve_relu_pool
 from twofold.space.fused_norm import norm_relu_pool
+from twofold.space.joined_norm import compiled as joined_compiled
+from twofold.space.joined_norm import unfit as joined_unfit
 from twofold.space.max_pooling import MaxPool2d, expect_ordered
 from twofold.space.windows import Window
 
@@ -112,19 +115,64 @@ def normalised(chain: Chain, x: Any) -> Tensor | None:
     norm = chain[0]
     assert isinstance(norm, BatchNorm2d)
     norm.expect_input(x)
+    if x.dtype != torch.float32 or not x.is_contiguous():
+        y = normalised_with(norm, x, None, chain[1])
+        return y if y is None or len(chain) < 3 else chain[2](y)
     pool = pool_after(chain, x, None)
-    if pool is NOT_SUITED or x.shape[0] * x.shape[2] * x.shape[3] == 0 or x.shape[2] * x.shape[3] < LEAST:
+    if pool is NOT_SUITED or too_small(x):
         return None
-    by_batch = norm.training or norm.running_mean is None
-    if by_batch:
+    came = take(chain, "fused", norm_relu_pool, x, norm.weight, norm.bias, *statistics_of(norm, x), norm.eps, pool)
+    return None if came is None else remembered(norm, x, *came)
+
+
+def join(norm: nn.Module, x: Tensor, shortcut: Tensor, relu: nn.Module) -> Tensor:
+    """relu(norm(x) + shortcut), the end of a residual block: in one go where the compiled form suits, else layer by layer.
+
+    >>> from twofold import nn
+    >>> x = torch.tensor([[[[1.0, 5.0]]]])
+    >>> join(nn.BatchNorm2d(1, eps=1e-12), x, x, nn.ReLU()).tolist()
+    [[[[0.0, 6.0]]]]
+    """
+    together = not traced() and wanted_route() in ("auto", "native") and not watched((norm, relu))
+    if together and isinstance(shortcut, Tensor) and type(norm) is BatchNorm2d and type(relu) in (ReLU, nn.ReLU):
+        norm.expect_input(x)
+        y = normalised_with(norm, x, shortcut, relu)
+        if y is not None:
+            return y
+    joined: Tensor = relu(norm(x) + shortcut)
+    return joined
+
+
+def normalised_with(norm: BatchNorm2d, x: Tensor, shortcut: Tensor | None, relu: nn.Module) -> Tensor | None:
+    """relu(norm(x) + shortcut) in one go, or None where the compiled form does not suit."""
+    if too_small(x):
+        return None
+    arguments = (x, shortcut, norm.weight, norm.bias, *statistics_of(norm, x), norm.eps, True)
+    if joined_unfit(*arguments):
+        return None
+    norm.took("fused")
+    if isinstance(relu, Routed):
+        relu.took("fused")
+    return remembered(norm, x, *joined_compiled(*arguments))  # not by the operation: under autocast it would widen x
+
+
+def too_small(x: Tensor) -> bool:
+    """Whether there is nothing in the maps, or, channels first, too little of each."""
+    return not x.numel() or (x.is_contiguous() and x.shape[2] * x.shape[3] < LEAST)
+
+
+def statistics_of(norm: BatchNorm2d, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The mean and variance that the layer normalises by now, or neither for the batch's own."""
+    if norm.training or norm.running_mean is None:
         norm.expect_several(x)
-    given = (None, None) if by_batch else (norm.running_mean, norm.running_var)
-    came = take(chain, "fused", norm_relu_pool, x, norm.weight, norm.bias, *given, norm.eps, pool)
-    if came is None:
-        return None
-    y: Tensor = came[0]
+        return None, None
+    return norm.running_mean, norm.running_var
+
+
+def remembered(norm: BatchNorm2d, x: Tensor, y: Tensor, mean_C: Tensor, variance_C: Tensor) -> Tensor:
+    """y, once the layer has moved its running values."""
     if norm.training and norm.track_running_stats:
-        norm.remember(came[1], came[2], x.numel() // norm.num_features)
+        norm.remember(mean_C, variance_C, x.numel() // norm.num_features)
     return y
 
 

@@ -23,7 +23,9 @@
 #include "winograd_tiles.h"
 #include "winograd_products.h"
 #include "winograd.h"
+#include "halves.h"
 #include "norm.h"
+#include "norm_join.h"
 #include "pools.h"
 #include "dense.h"
 #include "gates.h"
@@ -39,7 +41,8 @@
 
 const twofold::Kernels& twofold::avx2_kernels() {
   static const Kernels table{"avx2", avx2::max_pool, avx2::max_pool_backward, avx2::convolution_kernels, avx2::winograd_kernels,
-      avx2::norm_kernels, avx2::pool_kernels, avx2::depthwise_kernels, avx2::dense_kernels,
+      avx2::norm_kernels, avx2::norm_join_kernels<float>, avx2::norm_join_kernels<Half>,
+      avx2::pool_kernels, avx2::depthwise_kernels, avx2::dense_kernels,
       avx2::recurrence_kernels};
   return table;
 }

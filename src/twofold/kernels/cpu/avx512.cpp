@@ -23,7 +23,9 @@
 #include "winograd_tiles.h"
 #include "winograd_products.h"
 #include "winograd.h"
+#include "halves.h"
 #include "norm.h"
+#include "norm_join.h"
 #include "pools.h"
 #include "dense.h"
 #include "gates.h"
@@ -39,7 +41,8 @@
 
 const twofold::Kernels& twofold::avx512_kernels() {
   static const Kernels table{"avx512", avx512::max_pool, avx512::max_pool_backward, avx512::convolution_kernels, avx512::winograd_kernels,
-      avx512::norm_kernels, avx512::pool_kernels, avx512::depthwise_kernels, avx512::dense_kernels,
+      avx512::norm_kernels, avx512::norm_join_kernels<float>, avx512::norm_join_kernels<Half>,
+      avx512::pool_kernels, avx512::depthwise_kernels, avx512::dense_kernels,
       avx512::recurrence_kernels};
   return table;
 }

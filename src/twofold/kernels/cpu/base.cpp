@@ -14,7 +14,9 @@
 #include "winograd_tiles.h"
 #include "winograd_products.h"
 #include "winograd.h"
+#include "halves.h"
 #include "norm.h"
+#include "norm_join.h"
 #include "pools.h"
 #include "dense.h"
 #include "gates.h"
@@ -24,7 +26,8 @@
 
 const twofold::Kernels& twofold::base_kernels() {
   static const Kernels table{"base", base::max_pool, base::max_pool_backward, base::convolution_kernels, base::winograd_kernels,
-      base::norm_kernels, base::pool_kernels, base::depthwise_kernels, base::dense_kernels,
+      base::norm_kernels, base::norm_join_kernels<float>, base::norm_join_kernels<Half>,
+      base::pool_kernels, base::depthwise_kernels, base::dense_kernels,
       base::recurrence_kernels};
   return table;
 }

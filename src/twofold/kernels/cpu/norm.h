@@ -40,18 +40,19 @@ struct Sum {
   }
 };
 
-void moments(const Channel& channel, const float* x, double* mean, double* variance) {
+template <class T>
+void moments(const Channel& channel, const T* x, double* mean, double* variance) {
   Sum values, squares;
   for (int64_t g = 0; g < channel.images; ++g) {
-    const float* map = x + g * channel.apart;
-    values.add(channel.size, [&](int64_t n, int64_t left) { return Vector::load(map + n, left); });
+    const T* map = x + g * channel.apart;
+    values.add(channel.size, [&](int64_t n, int64_t left) { return fetch(map + n, left); });
   }
   const double centre = values.total() / channel.count();
   const Vector minus = Vector::every(static_cast<float>(-centre));
   for (int64_t g = 0; g < channel.images; ++g) {
-    const float* map = x + g * channel.apart;
+    const T* map = x + g * channel.apart;
     squares.add(channel.size, [&](int64_t n, int64_t left) {
-      const Vector away = (Vector::load(map + n, left) + minus).first(left);
+      const Vector away = (fetch(map + n, left) + minus).first(left);
       return away * away;
     });
   }
@@ -129,7 +130,7 @@ void through_norm(const Channel& channel, const float* x, float mean, float slop
   }
 }
 
-inline constexpr NormKernels norm_kernels{moments, normalise, through_relu, through_norm};
+inline constexpr NormKernels norm_kernels{moments<float>, normalise, through_relu, through_norm};
 
 }  // namespace TWOFOLD_SET
 }  // namespace twofold

@@ -5,6 +5,7 @@
 #include "convolution_table.h"
 #include "dense_table.h"
 #include "depthwise_table.h"
+#include "norm_join_table.h"
 #include "norm_table.h"
 #include "pools_table.h"
 #include "recurrence_table.h"
@@ -26,6 +27,8 @@ struct Kernels {
   ConvolutionKernels convolution;
   WinogradKernels winograd;
   NormKernels norm;
+  NormJoinKernels<float> norm_join;
+  NormJoinKernels<Half> norm_join_half;
   PoolKernels pools;
   DepthwiseKernels depthwise;
   DenseKernels dense;
