@@ -155,7 +155,7 @@ class Run:
         judged = self._evaluate(source, split, tta)
         if not top:
             return judged
-        self._for_pictures("evaluate --top")
+        self.for_pictures("evaluate --top")
         return with_top(judged, top, len(self.reading.classes))
 
     def _evaluate(self, source: str | Path | None, split: str | None, tta: str) -> Evaluation:
@@ -183,7 +183,7 @@ class Run:
     def outputs(self, part: Labelled, tta: str = "") -> tuple[Tensor, Tensor]:
         """Logits (B, N), without a temperature, and true classes (B) of pictures in the form of this model."""
         views = read_views(tta) if tta else None
-        pictures = in_order(part, self._for_pictures("evaluate"), workers=self.settings.machine.workers)
+        pictures = in_order(part, self.for_pictures("evaluate"), workers=self.settings.machine.workers)
         return predict(self.model, placed(pictures, self.model), views)
 
     def open(self) -> Source:
@@ -196,7 +196,7 @@ class Run:
         self._refuse_other(source)
         if self.reading.vocabulary is not None:
             return read_text_whole(source, self.reading.vocabulary)
-        return read_pictures_whole(source, self.reading.classes, self._for_pictures("evaluate"))
+        return read_pictures_whole(source, self.reading.classes, self.for_pictures("evaluate"))
 
     def part(self, split: str) -> Labelled | Text:
         """A split of the run's own source, which may have changed since. Raises ValueError where that has none, or does not fit."""
@@ -207,7 +207,7 @@ class Run:
             raise ValueError(f"evaluate: {opened.name} has no {split} split. Take another: --split validation")
         if isinstance(opened, ImageSource):
             assert not isinstance(part, Text)
-            return conform(opened, part, self.reading.classes, self._for_pictures("evaluate"))
+            return conform(opened, part, self.reading.classes, self.for_pictures("evaluate"))
         return part
 
     def _refuse_other(self, source: str | Path) -> None:
@@ -223,7 +223,7 @@ class Run:
         A model whose training pictures all had one size refuses another unless `resize` is true. Raises ValueError for files that are
         missing or broken, naming the file, and for language models.
         """
-        kind = self._for_pictures("predict")
+        kind = self.for_pictures("predict")
         wanted = [pictures] if isinstance(pictures, str | Path | Tensor) else pictures
         if not isinstance(wanted, list | tuple) or not all(isinstance(picture, str | Path | Tensor) for picture in wanted):
             raise ValueError(
@@ -234,12 +234,12 @@ class Run:
 
         def batches() -> Iterator[Pictures]:
             for first in range(0, len(wanted), EVALUATION_BATCH):
-                x_BCHW = torch.stack([self._read(picture, kind, resize) for picture in wanted[first : first + EVALUATION_BATCH]])
+                x_BCHW = torch.stack([self.read_picture(picture, resize) for picture in wanted[first : first + EVALUATION_BATCH]])
                 yield Pictures(kind.normalise(x_BCHW), torch.zeros(len(x_BCHW)))
 
         names = [str(p) if not isinstance(p, Tensor) else f"picture {i}" for i, p in enumerate(wanted)]
         logits_BN, _ = predict(self.model, batches(), read_views(tta) if tta else None)
-        return [self._said(name, row) for name, row in zip(names, logits_BN, strict=True)]
+        return [self.named(name, row) for name, row in zip(names, logits_BN, strict=True)]
 
     def sample(self, prompt: str = "", length: int = 200, how: Sampling | None = None) -> str:
         """`length` tokens that the language model writes after the prompt. Raises ValueError for a classifier or an unknown character."""
@@ -258,13 +258,16 @@ class Run:
                 "run.task.evaluate(run.model, batches)."
             )
 
-    def _for_pictures(self, who: str) -> Preparation:
+    def for_pictures(self, who: str) -> Preparation:
+        """How pictures are prepared for this model. Raises ValueError for one that does not look at pictures."""
         self._refuse_unknown(who)
         if self.reading.preparation is None:
             raise ValueError(f"{who}: the model of {self.path} continues text; it does not look at pictures. Try: twofold sample")
         return self.reading.preparation
 
-    def _read(self, picture: str | Path | Tensor, kind: Preparation, resize: bool) -> Tensor:
+    def read_picture(self, picture: str | Path | Tensor, resize: bool = False) -> Tensor:
+        """A picture as this model takes it, uint8 CHW. Raises ValueError for one that cannot be read, or has a size it has never seen."""
+        kind = self.for_pictures("predict")
         if isinstance(picture, Tensor):
             channels = CHANNELS[kind.mode]
             if picture.dtype != torch.uint8 or tuple(picture.shape) != (channels, kind.height, kind.width):
@@ -283,7 +286,8 @@ class Run:
             )
         return kind.fit(image)
 
-    def _said(self, name: str, logits_N: Tensor) -> Prediction:
+    def named(self, name: str, logits_N: Tensor) -> Prediction:
+        """What these logits say."""
         order = logits_N.argsort(descending=True, stable=True)  # the logits' own: a temperature never changes it
         values = (logits_N / self.reading.temperature).softmax(0)[order]
         ranking = tuple((self.reading.classes[i], p) for i, p in zip(order.tolist(), values.tolist(), strict=True))

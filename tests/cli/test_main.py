@@ -166,6 +166,7 @@ BAD = {
         "expected --out as the name of a PNG file, for example rates.png",
     ),
     "sweep and overwrite": (["train", "digits", "--sweep", "lr=1e-3..1", "--overwrite"], "--sweep goes on with the study"),
+    "sweep and shards": (["train", "digits", "--sweep", "lr=1e-3..1", "--shard-weights"], "--sweep works in one process. Leave --shard-w"),
     "sweep and processes": (["train", "digits", "--sweep", "lr=1e-3..1", "--processes", "2"], "--sweep works in one process"),
     "trials alone": (["train", "digits", "--trials", "3"], "train: --trials belongs to --sweep"),
     "parts": (["train", "digits", "--accumulate", "5"], "batch_size=32 cannot be taken in accumulate=5 equal parts"),

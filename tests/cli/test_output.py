@@ -1,4 +1,4 @@
-"""What commands print: tables that read names as they are, JSON that every parser takes, CSV that keeps commas."""
+"""What commands print: tables that read names as they are, JSON that every parser takes."""
 
 import io
 import json
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from twofold.cli.output import print_csv, print_json, print_line, print_table, visible
+from twofold.cli.output import print_json, print_line, print_table, visible
 
 
 def test_names_are_never_read_as_markup(capsys):
@@ -23,11 +23,6 @@ def test_a_table_without_rows_has_its_header(capsys):
 def test_json_has_null_where_numbers_end(capsys):
     print_json({"a": float("nan"), "b": [float("inf"), 1.5], "ö": ("x", None, True)})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "ö": ["x", None, True]}
-
-
-def test_csv_keeps_commas_and_quotes(capsys):
-    print_csv(("picture", "class"), [('a, "b".png', "c")])
-    assert capsys.readouterr().out == 'picture,class\n"a, ""b"".png",c\n'
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_strange_classes_in_test(tmp_path: Path) -> None:
     lay(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/cats/1.png", "test/dog/1.png")
     assert message(tmp_path) == (
         f"{tmp_path / 'test'}: expected the training classes, found cats, which the training folder lacks; "
-        "training classes without pictures in it: cat. Rename the folders alike, or add training pictures"
+        "training classes without pictures in it: cat. Likely the same: cats = cat. Rename the folders alike, or add training pictures"
     )
 
 

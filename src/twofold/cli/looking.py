@@ -173,62 +173,18 @@ def summary(
     batch
         Pictures or texts in a batch of training.
     time
-        Time a batch of that size, for up to a minute. Without it, one that takes about two seconds, or a batch of 2.
+        Time a batch of that size, or as many of it as fit into a minute. Without it, as many as fit into two seconds, or 2.
     config
         Changes to the architecture: units=256 layers=2.
     json
         Print JSON.
     """
-    import torch
-
-    from twofold.see.cost import cost, of_pictures, of_text
-    from twofold.see.summary import summarise
+    from twofold.cli.layer_table import show_layers
 
     if batch < 1:
         raise ValueError(f"summary: expected --batch of at least 1, got {batch}.")
     opened = _opened("summary", model, input, config)
-    zeros = torch.zeros(1, *opened.size) if opened.task in SHAPES else torch.zeros(*opened.size, 1, dtype=torch.long)
-    lines = summarise(opened.built, zeros)
-    totals = {
-        "weights": sum(line.weights for line in lines),
-        "multiply_adds": sum(line.multiply_adds or 0 for line in lines),
-        "bytes": sum(line.bytes for line in lines),
-    }
-    unknown = sum(line.multiply_adds is None and not line.apart for line in lines)
-    scheme = getattr(getattr(opened.built, "config", None), "scheme", None)
-    values = opened.values
-    trial = of_pictures(opened.size, values["classes"]) if opened.task in SHAPES else of_text(opened.size[0], values["vocabulary"])
-    spent = cost(opened.built, trial, lines, batch, time)
-    if json:
-        told = {} if scheme is None else {"scheme": scheme}
-        print_json(
-            {
-                "model": model,
-                **told,
-                "input": list(zeros.shape),
-                "layers": [line._asdict() for line in lines],
-                **totals,
-                "training": spent.as_dict(),
-            }
-        )
-        return
-    rows = [
-        (
-            *(line.name, line.kind, line.output, line.weights),
-            "-" if line.multiply_adds is None else line.multiply_adds,
-            *(line.bytes, line.sees, line.steps, line.route),
-        )
-        for line in lines
-    ]
-    header = ("layer", "kind", "output", "weights", "multiply-adds", "bytes", "sees", "stride", "route")
-    print_table(header, rows, f"{model}, input {'x'.join(map(str, zeros.shape))}")
-    if scheme is not None:
-        print_line(f"scheme: {scheme}")
-    print(f"weights: {totals['weights']:,}")
-    print(f"multiply-adds: {totals['multiply_adds']:,}{f' and those of {unknown} layers without a law' if unknown else ''}")
-    print(f"bytes of all outputs: {totals['bytes']:,}")
-    for line in spent.lines():
-        print_line(line)
+    show_layers(model, opened.built, opened.task, opened.values, opened.size, batch, time, json)
 
 
 def doctor(

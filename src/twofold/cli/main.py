@@ -16,7 +16,7 @@ COMMANDS = {
     "train": ("twofold.cli.training:train", "Train a model on a named source, a folder of pictures, or a text."),
     "runs": ("twofold.cli.runs:runs", "List and compare the runs beneath a folder."),
     "evaluate": ("twofold.cli.using:evaluate", "Score a trained model on its test split, or on another source."),
-    "predict": ("twofold.cli.using:predict", "Name the class of pictures."),
+    "predict": ("twofold.cli.predicting:predict", "Name the class of pictures, or of whole folders."),
     "calibrate": ("twofold.cli.judging:calibrate", "Fit a temperature, so that confidence says how often a classifier is right."),
     "sample": ("twofold.cli.using:sample", "Let a language model write."),
     "recipes": ("twofold.cli.looking:recipes", "List the recipes: settings that were tried on a kind of data."),

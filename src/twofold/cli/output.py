@@ -1,9 +1,8 @@
-"""What a command prints on stdout: lines and tables for people, JSON and CSV for programs. Logs go to stderr.
+"""What a command prints on stdout: lines and tables for people, JSON for programs. Logs go to stderr.
 
 Names come from outside: for people their control characters are written out, so that none of them moves the cursor or forges a line.
 """
 
-import csv
 import json
 import sys
 import unicodedata
@@ -35,7 +34,7 @@ def print_line(text: str) -> None:
 def print_json(value: Any) -> None:
     """One JSON document; NaN and infinities, which JSON lacks, as null."""
     everything = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    print(json.dumps(_plain(value), ensure_ascii=not everything, indent=2, allow_nan=False))
+    print(json.dumps(plain(value), ensure_ascii=not everything, indent=2, allow_nan=False))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
@@ -52,13 +51,6 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], title: str
     console.print(table)
 
 
-def print_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Comma-separated values with a header."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-
-
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -67,11 +59,12 @@ def _cell(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else visible(str(value))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as JSON can have it: NaN and infinities as None."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float) and value - value != 0:
         return None
     return value

@@ -126,8 +126,11 @@ def train(
     if overwrite and (find_rate or sweep):
         told = "--sweep goes on with the study that the folder holds" if sweep else "--find-rate keeps no run"
         raise ValueError(f"train: {told}: leave --overwrite out.")
-    if (find_rate or sweep) and flat.get("processes", 1) != 1:
-        raise ValueError(f"train: {'--sweep' if sweep else '--find-rate'} works in one process. Leave --processes out.")
+    several = [
+        flag for flag, asked in (("--processes", flat.get("processes", 1) != 1), ("--shard-weights", flat.get("shard_weights"))) if asked
+    ]
+    if (find_rate or sweep) and several:
+        raise ValueError(f"train: {'--sweep' if sweep else '--find-rate'} works in one process. Leave {' and '.join(several)} out.")
     if find_rate:
         _find_rate(source, model, flat, out, json)
         return

@@ -1,4 +1,4 @@
-"""twofold evaluate, predict, sample: what a trained model is for."""
+"""twofold evaluate, sample: what a trained model is for; predict has a file of its own."""
 
 import sys
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from twofold.cli.options import Flag, Whole
-from twofold.cli.output import print_csv, print_json, print_line, print_table, visible
+from twofold.cli.options import Flag, MaybeWhole, Whole
+from twofold.cli.output import print_json, print_line, print_table, visible
 
 
 def evaluate(
@@ -21,6 +21,7 @@ def evaluate(
     mistakes: Whole = 0,
     csv: Path | None = None,
     weights: Path | None = None,
+    image_size: MaybeWhole = None,
     normalise: str | None = None,
     config: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     out: Path | None = None,
@@ -48,6 +49,8 @@ def evaluate(
         Pictures: also write the table of the classes, with the confusion matrix, into this CSV file.
     weights
         A file of weights (.safetensors, .pth) that another training left.
+    image_size
+        With --weights: resize pictures to this side. Default: as train prepares them.
     normalise
         With --weights: own, imagenet, cifar10, or "m m m / s s s". Default: imagenet for pictures in colour; of a run folder, the run's.
     config
@@ -63,14 +66,16 @@ def evaluate(
     if weights is not None:
         from twofold.adopting import of_weights
         from twofold.cli.training import read_changes
+        from twofold.data.options import DataOptions
 
         if source is None:
             raise ValueError(f"evaluate: --weights needs a source: twofold evaluate {run} SOURCE --weights {weights}")
-        opened, said = of_weights(str(run), source, weights, normalise=normalise, config=read_changes(config or []), out=out)
+        given: dict[str, Any] = {"normalise": normalise, "config": read_changes(config or []), "out": out}
+        opened, said = of_weights(str(run), source, weights, options=DataOptions(image_size=image_size), **given)
         print(visible(said), file=sys.stderr)
         run, source = opened.path if out else run, None  # which is its own
     else:
-        _refuse_untrained(run, {"normalise": normalise, "config": config, "out": out})
+        _refuse_untrained(run, {"image-size": image_size, "normalise": normalise, "config": config, "out": out})
         opened = load(run)
     if opened.reading.vocabulary is not None and (confusion or mistakes or csv):
         raise ValueError("evaluate: --confusion, --mistakes and --csv are for pictures, and this model continues text. Leave them out.")
@@ -114,55 +119,6 @@ def _refuse_untrained(run: Path, given: dict[str, object]) -> None:
         raise ValueError(f"evaluate: --{wrong[0]} belongs to --weights: a run has its own. Leave it out.")
     if str(run) in MODELS and not run.is_dir():
         raise ValueError(f"evaluate: {run} is an architecture, and has learnt nothing: give it --weights FILE, or name a run folder.")
-
-
-def predict(
-    run: Path,
-    *pictures: Path,
-    top: Whole = 3,
-    resize: Flag = False,
-    tta: str = "",
-    format: Literal["table", "json", "csv"] = "table",
-    json: Flag = False,
-) -> None:
-    """Name the class of pictures.
-
-    Parameters
-    ----------
-    run
-        A run folder.
-    pictures
-        Picture files.
-    top
-        How many classes to list for each.
-    resize
-        Accept a size that the model has never seen, and scale it.
-    tta
-        Views of each picture whose probabilities are averaged: flip, "flip shift=1", "flip crops=0.875".
-    format
-        How to print.
-    json
-        The same as --format json.
-    """
-    from twofold.run import load
-
-    if not pictures:
-        raise ValueError("predict: name at least one picture: twofold predict RUN a.png b.png")
-    if top < 1:
-        raise ValueError(f"predict: expected --top of at least 1, got {top}.")
-    opened = load(run)
-    said = opened.predict(list(pictures), resize=resize, tta=tta)
-    if opened.reading.temperature != 1:
-        print(f"Probabilities with the temperature {opened.reading.temperature:.4g} (twofold calibrate).", file=sys.stderr)
-    if json or format == "json":
-        print_json([{"picture": p.name, "class": p.label, "probability": p.probability, "ranking": p.ranking[:top]} for p in said])
-        return
-    if format == "csv":
-        print_csv(("picture", "class", "probability"), [(p.name, p.label, f"{p.probability:.6f}") for p in said])
-        return
-    others = [", ".join(f"{name} {share:.1%}" for name, share in p.ranking[1:top]) for p in said]
-    rows = [(p.name, p.label, f"{p.probability:.1%}", other) for p, other in zip(said, others, strict=True)]
-    print_table(("picture", "class", "probability", "then"), rows)
 
 
 def sample(

@@ -1,6 +1,7 @@
 """Findings: what is known of a source before a model sees it.
 
 repeated     pictures that are equal, value for value, as the model will see them
+near         pictures of two splits that show the same: resized, recompressed, brighter, mirrored (near.py)
 imbalance    pictures of the largest class / pictures of the smallest, in training
 """
 
@@ -10,10 +11,13 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from twofold.data.amount import amount
-from twofold.data.values import ImageSource, Labelled, Skipped, Source, Text, TextSource
+from twofold.data.near import near
+from twofold.data.values import Images, ImageSource, Labelled, Skipped, Source, Text, TextSource
 
 IMBALANCE = 10
 _LISTED = 20  # classes or skipped files named in `lines`
+_PAIRS = 10  # pairs of pictures named in a sentence
+MOST_TO_COMPARE = 20_000  # pictures, in a `leaks` that nobody asked for
 
 
 class Findings(NamedTuple):
@@ -65,6 +69,13 @@ def inspect(source: Source, kind: str) -> Findings:
     return _of_images(source, kind) if isinstance(source, ImageSource) else _of_text(source, kind)
 
 
+def leaks(source: ImageSource) -> tuple[str, ...]:
+    """Sentences on what training would learn of the pictures that it is judged by; of near-duplicates only where all are in memory."""
+    splits = _splits(source)
+    small = all(isinstance(images, Images) for images in splits.values()) and sum(len(i.y_B) for i in splits.values()) <= MOST_TO_COMPARE
+    return (*_leaked(splits), *(_near(splits) if small else ()))
+
+
 def _of_images(source: ImageSource, kind: str) -> Findings:
     splits = _splits(source)
     counts = {
@@ -81,7 +92,7 @@ def _of_images(source: ImageSource, kind: str) -> Findings:
         modes=dict(sorted(Counter(source.modes).items())),
         prepared=f"{P.height} x {P.width} {P.mode}, {len(source.classes)} classes",
         skipped=source.skipped,
-        notes=(*source.notes, *_imbalance(counts["train"]), *_repeated(splits)),
+        notes=(*source.notes, *_imbalance(counts["train"]), *_repeated(splits), *_near(splits)),
     )
 
 
@@ -129,6 +140,29 @@ def _imbalance(counts: dict[str, int]) -> list[str]:
 
 def _repeated(splits: dict[str, Labelled]) -> list[str]:
     """Sentences on equal pictures: inside a split, between training and another, under two classes."""
+    inside, leaked, torn = _equal(splits)
+    said = _of_leaks(leaked)
+    if inside:
+        said.append(f"{amount(len(inside), 'picture repeats', 'pictures repeat')} another one of the same split ({inside[0]})")
+    if torn:
+        said.append(f"{amount(len(torn), 'pair of equal pictures carries', 'pairs of equal pictures carry')} different classes ({torn[0]})")
+    return said
+
+
+def _leaked(splits: dict[str, Labelled]) -> list[str]:
+    return _of_leaks(_equal(splits)[1])
+
+
+def _of_leaks(leaked: dict[tuple[str, str], list[str]]) -> list[str]:
+    return [
+        f"{amount(len(pairs), f'picture of {split} also lies', f'pictures of {split} also lie')} in {earlier}: its figure will be too good "
+        f"({_some(pairs)})"
+        for (split, earlier), pairs in leaked.items()
+    ]
+
+
+def _equal(splits: dict[str, Labelled]) -> tuple[list[str], dict[tuple[str, str], list[str]], list[str]]:
+    """Pairs of equal pictures: inside a split, by the two splits that they lie in, and those with two classes."""
     first: dict[bytes, tuple[str, str, int]] = {}
     inside: list[str] = []
     leaked: dict[tuple[str, str], list[str]] = {}
@@ -142,12 +176,22 @@ def _repeated(splits: dict[str, Labelled]) -> list[str]:
             (inside if earlier == split else leaked.setdefault((split, earlier), [])).append(pair)
             if known != label:
                 torn.append(pair)
-    said = []
-    for (split, earlier), pairs in leaked.items():
-        lie = amount(len(pairs), f"picture of {split} also lies", f"pictures of {split} also lie")
-        said.append(f"{lie} in {earlier}: its figure will be too good ({pairs[0]})")
-    if inside:
-        said.append(f"{amount(len(inside), 'picture repeats', 'pictures repeat')} another one of the same split ({inside[0]})")
-    if torn:
-        said.append(f"{amount(len(torn), 'pair of equal pictures carries', 'pairs of equal pictures carry')} different classes ({torn[0]})")
-    return said
+    return inside, leaked, torn
+
+
+def _near(splits: dict[str, Labelled]) -> list[str]:
+    """Sentences on pictures of two splits that show the same."""
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for one in near(splits):
+        names = splits[one.split].names[one.row], splits[one.earlier].names[one.earlier_row]
+        pairs.setdefault((one.split, one.earlier), []).append(" ~ ".join(names) + (", mirrored" if one.mirrored else ""))
+    return [
+        f"{amount(len(found), f'picture of {split} shows', f'pictures of {split} show')} nearly the same as one of {earlier}: its figure "
+        f"will be too good. Look at them, and delete one of each pair ({_some(found)})"
+        for (split, earlier), found in pairs.items()
+    ]
+
+
+def _some(pairs: list[str]) -> str:
+    more = f"; and {len(pairs) - _PAIRS:,} more" if len(pairs) > _PAIRS else ""
+    return "; ".join(pairs[:_PAIRS]) + more

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from twofold.data.amount import amount
+from twofold.data.class_names import advice, some, unknown_classes
 from twofold.data.folder import printable, subfolders, walk
 from twofold.data.pictures import EXTENSIONS, SPOKEN, is_picture
 from twofold.data.values import Skipped
@@ -78,11 +79,8 @@ def find_labelled(root: Path, classes: Sequence[str]) -> tuple[tuple[Found, ...]
     if not inside:
         raise ValueError(_flat(root, len(flat)))
     skipped += [Skipped(name, _CLASSLESS) for name in flat]
-    strange = [printable(folder) for folder in sorted(inside) if printable(folder) not in classes]
-    if strange:
-        raise ValueError(
-            f"{root}: holds classes that the model does not know: {', '.join(strange[:10])}. It knows {', '.join(classes[:10])}"
-        )
+    if any(printable(folder) not in classes for folder in inside):
+        raise ValueError(unknown_classes(str(root), classes, [printable(folder) for folder in sorted(inside)]))
     return tuple(Found(name, classes.index(printable(folder))) for folder in sorted(inside) for name in inside[folder]), skipped
 
 
@@ -152,10 +150,11 @@ def _held(root: Path, base: str, names: list[str], classes: list[str], skipped: 
     strange = sorted(set(inside) - set(classes))
     missing = [name for name in classes if name not in inside]
     if strange:
-        absent = f"; training classes without pictures in it: {', '.join(map(printable, missing))}" if missing else ""
+        absent = f"; training classes without pictures in it: {some(missing)}" if missing else ""
+        likely = advice(classes, sorted(inside))
         raise ValueError(
-            f"{root / base}: expected the training classes, found {', '.join(map(printable, strange))}, "
-            f"which the training folder lacks{absent}. Rename the folders alike, or add training pictures"
+            f"{root / base}: expected the training classes, found {some(strange)}, which the training folder lacks{absent}. "
+            f"{likely}{' ' if likely else ''}Rename the folders alike, or add training pictures"
         )
     if not inside:
         raise ValueError(f"{root / base}: expected pictures in class folders, found none. Fill it, or remove it: one is split off")

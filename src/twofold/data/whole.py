@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from twofold.data.class_names import unknown_classes
 from twofold.data.image_folder import whole_folder
 from twofold.data.preparation import Preparation
 from twofold.data.records import find_records
@@ -53,10 +54,8 @@ def read_pictures_whole(source: str | Path, classes: Sequence[str], kind: Prepar
 
 def conform(source: ImageSource, part: Labelled, classes: Sequence[str], kind: Preparation) -> Labelled:
     """Pictures of a source in the form and with the class numbers of a model. Raises ValueError for classes that it does not know."""
-    strangers = [name for name in source.classes if name not in classes]
-    if strangers:
-        known = ", ".join(classes[:10])
-        raise ValueError(f"{source.name}: holds classes that the model does not know: {', '.join(strangers[:10])}. It knows {known}")
+    if any(name not in classes for name in source.classes):
+        raise ValueError(unknown_classes(source.name, classes, source.classes))
     y_B = torch.tensor([classes.index(name) for name in source.classes])[part.y_B]
     form = Form(kind.mode, kind.height, kind.width)
     if isinstance(part, PictureFiles):
