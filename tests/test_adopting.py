@@ -106,7 +106,8 @@ def test_weights_are_judged_without_training(tmp_path, capsys):
     assert main([str(word) for word in [*words, "--json"]]) == 0
     heard = capsys.readouterr()
     assert json.loads(heard.out)["accuracy"] == trained.metrics["test"]["accuracy"]
-    said = "vgg-mini begins with 14 tensors of model.safetensors, in the model's own names; the head too. Pictures are normalised by 0.3055"
+    said = "vgg-mini begins with 14 tensors of model.safetensors, in the model's own names; the head too. "
+    said += "Its outputs are taken for the classes of digits, in this order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9. Pictures are normalised by 0.3055"
     assert said in heard.err
     kept = twofold.load(tmp_path / "kept")
     assert kept.evaluate().scores == kept.metrics["test"] == trained.evaluate().scores
@@ -114,6 +115,26 @@ def test_weights_are_judged_without_training(tmp_path, capsys):
     assert main(["predict", str(tmp_path / "kept"), str(picture(tmp_path))]) == 0
     assert main([str(word) for word in words]) == 2
     assert "already holds a run" in capsys.readouterr().err
+
+
+def test_published_weights_are_judged_on_pictures_of_any_size(tmp_path, photos, capsys):
+    torch.save(build("cifar-resnet20", classes=2).state_dict(), tmp_path / "w.pth")
+    words = ["evaluate", "cifar-resnet20", photos, "--weights", tmp_path / "w.pth", "--image-size", 12, "--out", tmp_path / "kept"]
+    assert main([str(word) for word in words]) == 0
+    assert "are taken for the classes of" in (heard := capsys.readouterr().err) and "in this order: cats, dogs." in heard
+    kept = twofold.load(tmp_path / "kept")
+    assert (kept.reading.preparation.height, kept.reading.preparation.width) == (12, 12)
+    assert kept.evaluate().scores == kept.metrics["test"]
+
+
+def test_the_weights_of_a_run_are_refused_where_its_classes_are_others(tmp_path, photos, capsys):
+    run = tmp_path / "run"
+    twofold.fit(photos, model="vgg-mini", config={"stages": "4 M"}, epochs=1, quiet=True, out=run)
+    (photos / "dogs").rename(photos / "wolves")
+    with pytest.raises(ValueError, match=r"the weights tell cats, dogs apart, and the classes of .* are cats, wolves. Name the folders alike"):
+        of_weights("vgg-mini", photos, run, config={"stages": "4 M"})
+    with pytest.raises(ValueError, match=r"is a run folder, .* Leave --weights out, or name its architecture: vgg-mini"):
+        of_weights(str(run), photos, run)
 
 
 def picture(folder):
@@ -141,4 +162,5 @@ def test_the_published_resnet_20_is_right_9173_times(tmp_path):
     run, said = of_weights("cifar-resnet20", source, weights, out=tmp_path / "run")
     confusion_NN = torch.tensor(run.evaluate().details["confusion"])
     assert confusion_NN.trace() == 9173 and confusion_NN.sum() == 10_000
-    assert said.endswith("the head too. Pictures are normalised by imagenet (--normalise says otherwise).")
+    assert "the head too. Its outputs are taken for the classes of " in said
+    assert said.endswith("ship, truck. Pictures are normalised by imagenet (--normalise says otherwise).")

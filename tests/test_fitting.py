@@ -246,6 +246,10 @@ BAD = {
         "expected milestones within the training of 3 epochs, got 9 epochs",
     ),
     "processes": (lambda out: twofold.fit("digits", out=out, processes=2), "processes=2, but this process is alone. From Python, start as"),
+    "sharded": (
+        lambda out: twofold.fit("digits", out=out, shard_weights=True),
+        "shard_weights cuts the weights over several processes, and",
+    ),
     "synchronised": (lambda out: twofold.fit("digits", out=out, sync_batchnorm=True), "sync_batchnorm is for several processes, and this"),
     "half": (lambda out: twofold.fit("digits", out=out, device="cpu", precision="fp16"), "precision=fp16 is for CUDA"),
     "dropout": (

@@ -53,3 +53,5 @@ def test_a_loss_that_is_no_number_ends_the_test_whatever_would_follow_in_trainin
 def test_several_processes_are_refused():
     with pytest.raises(ValueError, match="find_rate: the range test runs in one process"):
         find_rate("digits", processes=2)
+    with pytest.raises(ValueError, match="shard_weights cuts the weights over several processes, and this one is alone"):
+        find_rate("digits", shard_weights=True)

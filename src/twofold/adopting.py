@@ -23,6 +23,7 @@ from twofold.data.published import sha256_of
 from twofold.data.sources import ImageSource, Source, open_source
 from twofold.models import catalogue
 from twofold.models.adopt import load_weights
+from twofold.models.scheme import looks_like
 from twofold.models.weights import read_weights, weights_file
 from twofold.run import Reading, Run
 from twofold.train.folder import RunFolder
@@ -77,27 +78,53 @@ def of_weights(
 
     Raises ValueError: another task, weights of another architecture or for other classes, an `out` that holds anything.
     """
+    if not looks_like(architecture) and (Path(architecture) / "model.json").is_file():
+        own = RunFolder(architecture).read_description()["architecture"]
+        raise ValueError(
+            f"evaluate: {architecture} is a run folder, which has weights of its own. Leave --weights out, or name its architecture: {own}."
+        )
     folder = RunFolder(out if out is not None else Path("runs") / architecture)
     if out is not None:
         folder.check_free(overwrite=False)
-    opened = open_source(source, replace(options or DataOptions(), normalise=normalise))
+    options = replace(options or DataOptions(), normalise=normalise)
+    opened = open_source(source, options)
     found = catalogue.find(architecture)
     if not isinstance(opened, ImageSource) or found.task != "classify":
         raise ValueError(f"evaluate: {architecture} is for {found.task}, and {source} for {opened.task}: --weights is for pictures.")
     if normalise is None and (normalise := expected_by(str(weights), opened)) is not None:
         opened = normalised(opened, normalise)
     reading = Reading.of(opened)
+    _refuse_other_classes(str(weights), reading, source)
     settled = catalogue.configure(architecture, **{**(config or {}), **reading.model_config()})
     with torch.random.fork_rng():
         model = found.build(settled)
     taken = take_weights(model, str(weights), architecture, new_head=False)
     lasting = str(Path(source).expanduser().absolute()) if Path(source).expanduser().exists() else str(source)
     given = {"model": architecture, "weights": str(Path(weights).expanduser().absolute()), "config": config or {}}
-    settings = Settings.of(lasting, **given, **({} if normalise is None else {"normalise": normalise}))
+    settings = Settings.of(lasting, **given)
+    settings = settings.model_copy(update={"data": replace(options, normalise=normalise)})
     if out is not None:
         described = {"architecture": architecture, "config": settled.as_dict(), "twofold": __version__, "task": opened.task}
         folder.clear()
         folder.write_settings(settings)
         folder.write_model(model.state_dict(), {**described, **reading.as_dict(), "weights": taken.described})
     how = "their own mean and deviation" if normalise in (None, "own") else f"{normalise} (--normalise says otherwise)"
-    return Run(folder, settings, model, reading), f"{taken.said} Pictures are normalised by {how}."
+    named = f"Its outputs are taken for the classes of {source}, in this order: {_some(reading.classes)}."
+    return Run(folder, settings, model, reading), f"{taken.said} {named} Pictures are normalised by {how}."
+
+
+def _refuse_other_classes(path: str, reading: Reading, source: str | Path) -> None:
+    """Raise ValueError where the weights are a run's, whose classes are known, and the source has others."""
+    file = weights_file(path)
+    if file.name != "model.safetensors" or not (file.parent / "model.json").is_file():
+        return
+    known = Reading.from_dict(RunFolder(file.parent).read_description()).classes
+    if known != reading.classes:
+        raise ValueError(
+            f"evaluate: the weights tell {_some(known)} apart, and the classes of {source} are {_some(reading.classes)}. "
+            "Name the folders alike."
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:10]) + (f", ... ({len(names)})" if len(names) > 10 else "")

@@ -102,7 +102,7 @@ def _train(
     home = replace(world, device=CPU) if settings.machine.shard_weights else world  # the device shall never hold all of it
     job.model.to(home.device)
     if not again:
-        for sentence in begin_weights(job, home):
+        for sentence in (*job.said, *begin_weights(job, home)):
             lines.say(sentence)
     if world.processes > 1:
         if settings.machine.sync_batchnorm:

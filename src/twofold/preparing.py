@@ -12,6 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 from twofold import __version__
 from twofold.adopting import as_weights_expect, take_weights
 from twofold.data.augment import Augmenter, Recipe
+from twofold.data.findings import leaks
 from twofold.data.fingerprint import fingerprint
 from twofold.data.mixing import Mixing
 from twofold.data.sources import ImageSource, Source, TextSource, open_source, require
@@ -41,7 +42,10 @@ METHODS = ("loss", "evaluate", "rank", "example", "explain")  # of a task
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run is made of. source and reading: None for data of one's own, which are `test` then, if there are any."""
+    """All that a run is made of. source and reading: None for data of one's own, which are `test` then, if there are any.
+
+    said: sentences on the data that are told before training begins.
+    """
 
     settings: Settings
     model: nn.Module
@@ -51,6 +55,7 @@ class Job:
     source: Source | None = None
     reading: Reading | None = None
     test: Callable[[], Iterable[Any]] | None = None
+    said: tuple[str, ...] = ()
 
 
 def understand(
@@ -96,7 +101,12 @@ def prepare(wanted: Settings, settled: bool, model: nn.Module | None = None, sou
     Raises ValueError for sources, models and settings that do not go together.
     """
     how = wanted.data if settled or not wanted.recipe else wanted.with_recipe(named(wanted.recipe).values).data
+    folder = source is None and require(wanted.source) is not None
     source = source or open_source(wanted.source, how)
+    said: tuple[str, ...] = ()
+    if folder and not settled and isinstance(source, ImageSource):
+        said = leaks(source)
+        source = source._replace(notes=(*source.notes, *said))
     settings = wanted if settled else settle(wanted, source)
     if not settled:
         settings, source = as_weights_expect(settings, source)
@@ -108,7 +118,7 @@ def prepare(wanted: Settings, settled: bool, model: nn.Module | None = None, sou
     described |= {"twofold": __version__, "task": source.task, **reading.as_dict(), "fingerprint": fingerprint(source)}
     drop(model, settings)
     task, data = _of_source(settings, source, reading, shard)
-    return Job(settings, model, task, data, described, source, reading)
+    return Job(settings, model, task, data, described, source, reading, said=said)
 
 
 def prepare_own(settings: Settings, data: Any, model: nn.Module, task: Task | Loss, shard: Shard = WHOLE) -> Job:

@@ -17,6 +17,7 @@ from twofold.train.machine import device_of
 from twofold.train.processes import World
 from twofold.train.rate_finder import RateCurve, put_back
 from twofold.train.rate_finder import find_rate as range_test
+from twofold.train.sharded import refuse_unshardable
 
 
 def find_rate(source: Any, *, model: str | nn.Module = "", task: Task | Loss | None = None, steps: int = 100, **settings: Any) -> RateCurve:
@@ -31,6 +32,7 @@ def find_rate(source: Any, *, model: str | nn.Module = "", task: Task | Loss | N
     with torch.random.fork_rng(), _options_kept(model):
         torch.manual_seed(wanted.learning.seed)
         world = World(device=device_of(wanted.machine))
+        refuse_unshardable(wanted, world)
         job = prepared(world)
         job.model.to(world.device)
         learner = Learner(job.model, job.task, job.settings, job.data.training.steps(), world)

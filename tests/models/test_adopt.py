@@ -150,7 +150,14 @@ def test_weights_of_another_architecture(monkeypatch):
         "Grey pictures? Save them in colour (RGB)."
     )
     large = build("lenet5", height=32, width=32).state_dict()
-    assert "They are of lenet5 for pictures of another size: --image-size." in refusal(build("lenet5"), large, "lenet5")
+    assert refusal(build("lenet5"), large, "lenet5").endswith(
+        "They are of lenet5 for pictures of another size (--image-size), or with another configuration (--config)."
+    )
+    assert refusal(build("cifar-resnet20", in_channels=5, classes=3), colour, "cifar-resnet20").endswith(
+        "They are for pictures of 3 channels, and these have 5. They tell 10 classes apart, and here are 3."
+    )
+    # the channels are as they should be: it is the filters, and much else, that differs
+    assert refusal(build("conv32 relu pool fc"), colour, "conv32 relu pool fc").endswith("Their names and shapes are those of cifar-resnet20: --model cifar-resnet20.")
 
 
 def test_numbers_that_are_none():

@@ -35,6 +35,7 @@ def test_scores_are_scikit_learns(judged):
     assert evaluation.scores["top5"] == pytest.approx(top_k_accuracy_score(truth, probabilities, k=5, labels=range(7)))
     assert evaluation.scores["loss"] == pytest.approx(-probabilities[range(200), truth].log().mean().item())
     assert evaluation.details["confusion"] == confusion_matrix(truth, called, labels=range(7)).tolist()
+    assert "top5" not in assess(noise(9, 5, grad=False), truth[:9].clamp(max=4), CLASSES[:5]).scores  # which would be 1
 
 
 def test_each_class_has_scikit_learns_precision_recall_and_f1(judged):

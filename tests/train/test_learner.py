@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from twofold.tasks.task import Step
+from twofold.train.checkpoints import random_states
 from twofold.train.faults import NotFiniteError
 from twofold.train.learner import Learner
 from twofold.train.own import OwnTask
-from twofold.train.processes import World
 from twofold.train.settings import Settings
 
 PLAIN = {"optimizer": "sgd", "learning_rate": 0.1, "schedule": "constant", "warmup": 0.0, "clip": 0.0, "weight_decay": 0.0}
@@ -201,12 +201,13 @@ def test_too_large_a_scale_is_lowered_and_what_it_does_not_explain_is_a_fault(sc
     assert taught(ours, batches(1))[0].action == "" and (ours.progress.step, ours.progress.items) == (1, 0)
 
 
-def test_processes_that_are_not_as_many_are_refused():
+def test_one_process_goes_on_with_the_states_of_two():
     ours = learner()
-    states = {**ours.states(), "random": [0, 0]}
-    with pytest.raises(ValueError, match="resume: the run was left by 2 processes, and now there are 1. Start as many."):
-        ours.restore(states)
-    assert ours.world == World()
+    states = ours.states()
+    torch.manual_seed(7)
+    there, carried = random_states(), [torch.ones(1, 3, 2), torch.zeros(1, 2, 2)]
+    ours.restore({**states, "random": [there, states["random"][0]], "carried": carried})
+    assert torch.equal(ours.progress.carried, torch.cat(carried, 1)) and torch.equal(torch.get_rng_state(), there["torch"])
 
 
 @pytest.mark.parametrize(("last", "kept"), [(1.0, True), (math.nan, False), (math.inf, False)])

@@ -12,7 +12,8 @@ from twofold.layers.losses import cross_entropy
 from twofold.models.language import LanguageConfig, LanguageModel
 from twofold.tasks.classify import Classification, Pictures
 from twofold.tasks.language import Language, Window
-from twofold.train.memory import NoRoomError, Portion, Room, is_out_of_memory, item_count, join, split
+from twofold.train.memory import NoRoomError, Portion, Room, handed_out, is_out_of_memory, item_count, join, split
+from twofold.train.shards import Shard
 
 B, T, V = 7, 5, 6
 CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
@@ -178,6 +179,22 @@ def test_every_part_has_the_rows_of_all_that_has_rows():
     assert split(batch, 1) == [Portion(batch, None, 1.0, True)]
     cut = [part.carried for part in split(window(), 3, state())]
     assert all(torch.equal(*pair) for pair in zip(join(cut), state(), strict=True)) and join([None, None]) is None
+
+
+def test_states_of_processes_are_handed_out_to_others():
+    h, c = torch.arange(10.0).view(1, 5, 2), torch.arange(5)
+    left = [(h[:, part], c[part]) for part in (Shard(process, 2).part(5) for process in range(2))]
+    assert handed_out(left, Shard(1, 2)) is left[1]
+    for processes in (1, 3):
+        for process in range(processes):
+            part = Shard(process, processes).part(5)
+            mine = handed_out(left, Shard(process, processes))
+            assert torch.equal(mine[0], h[:, part]) and torch.equal(mine[1], c[part])
+    assert handed_out([None, None], Shard(2, 3)) is None
+
+
+def test_all_processes_can_be_held_to_the_same_number_of_parts():
+    assert [Room(4, most=most).portions for most in (None, 3, 9)] == [4, 3, 4]
 
 
 def test_what_cannot_be_split_is_refused():

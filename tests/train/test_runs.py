@@ -25,7 +25,7 @@ def write(path, history=(), model=None, **settings):
     if history:
         (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
     if model is not None:
-        RunFolder(path).write_model(model, {})
+        RunFolder(path).write_model(model.state_dict(), {})
     return path
 
 
@@ -107,5 +107,5 @@ def test_settings_that_differ_are_those_with_several_values(tmp_path):
 
 def test_weights_are_counted_by_the_header(tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
-    RunFolder(tmp_path).write_model(model, {})
+    RunFolder(tmp_path).write_model(model.state_dict(), {})
     assert count_weights(tmp_path / "model.safetensors") == 3 * 2 + 2 + 2 + 2 + 2 + 1

@@ -17,7 +17,7 @@ from twofold.tasks.classify import Classification, assess, predict
 from twofold.tasks.language import Language
 from twofold.train.batches import PictureBatches, TextBatches, pictures_in_order, text_in_order
 from twofold.train.joining import join
-from twofold.train.replicas import align, averaging, copy_to_all, shard_over_all, whole_state
+from twofold.train.replicas import align, averaging, copy_to_all
 from twofold.train.synchronised import synchronise
 
 STEPS = 50
@@ -41,10 +41,9 @@ def cnn(norm):
     return nn.Sequential(nn.Conv2d(1, 6, 3, bias=not norm), *between, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 5))
 
 
-def learn(world, model, task, batches, parts=1, wrap=copy_to_all, adam=False):
+def learn(world, model, task, batches, parts=1, adam=False):
     """A training of 50 steps with the parts under test, as the loop puts them together; the mean loss of each step."""
-    replica = wrap(model, world)
-    own = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in model.parameters())
+    replica = copy_to_all(model, world)
     weights = model.parameters()
     optimizer = torch.optim.AdamW(weights, 3e-3, fused=True) if adam else torch.optim.SGD(weights, 0.05, 0.9, nesterov=True)
     losses, epoch, carried = [], 0, None
@@ -66,7 +65,7 @@ def learn(world, model, task, batches, parts=1, wrap=copy_to_all, adam=False):
             whole = world.add(sums)
             losses.append(whole["loss"] / whole["items"])
         epoch += 1
-    return {"weights": whole_state(model), "losses": losses[:STEPS], "own": own}
+    return {"weights": model.state_dict(), "losses": losses[:STEPS]}
 
 
 def scenario_learn(world):
@@ -135,12 +134,6 @@ def scenario_normalise(world):
                 *model.state_dict().values(),
             ]
     return found
-
-
-def scenario_sharded(world):
-    wrap = {"copies": copy_to_all, "shards": lambda model, world: shard_over_all(model, world, least=10)}
-    batches = PictureBatches(pictures(203), KIND, 25, 0, world.shard)
-    return {name: learn(world, cnn(False), Classification(tuple("abcde")), batches, 2, how) for name, how in wrap.items()}
 
 
 def scenario_meet(world):

@@ -105,21 +105,31 @@ def _refusal(found: Fit, wanted: State, state: State, architecture: str) -> str:
 
 def _cause(found: Fit, wanted: State, state: State, architecture: str) -> str:
     """Why the weights do not fit, as far as it can be told."""
+    left = [] if found.missing or found.over else list(found.misshapen)
+    causes = []
     first = next((name for name, value in wanted.items() if value.dim() == 4), "")
-    if found.misshapen == (first,) and found.state[first].shape[2:] == wanted[first].shape[2:]:
+    if first in left and _differ_in(1, found.state[first], wanted[first]):
         had, has = found.state[first].shape[1], wanted[first].shape[1]
-        return f"They are for pictures of {had} channels, and these have {has}. Grey pictures? Save them in colour (RGB)."
-    head = next((name for name in found.misshapen if name.endswith("weight")), "")
-    if head and not found.missing and not found.over and all(name.rpartition(".")[0] == head[:-7] for name in found.misshapen):
-        had, has = len(found.state[head]), len(wanted[head])
-        if had != has:
-            return f"They tell {had} classes apart, and here are {has}."
+        grey = " Grey pictures? Save them in colour (RGB)." if (had, has) == (3, 1) else ""
+        causes.append(f"They are for pictures of {had} {'channel' if had == 1 else 'channels'}, and these have {has}.{grey}")
+        left.remove(first)
+    head = next((name for name in left if name.endswith("weight")), "")
+    if head and _differ_in(0, found.state[head], wanted[head]) and all(name.rpartition(".")[0] == head[:-7] for name in left):
+        causes.append(f"They tell {len(found.state[head])} classes apart, and here are {len(wanted[head])}.")
+        left.clear()
+    if causes and not left:
+        return " ".join(causes)
     near = nearest(state)
     if near == architecture and not found.missing and not found.over:
-        return f"They are of {near} for pictures of another size: --image-size."
+        return f"They are of {near} for pictures of another size (--image-size), or with another configuration (--config)."
     if near == architecture:
         return f"They are of {near} with another configuration (--config)."
     return f"Their names and shapes are those of {near}: --model {near}." if near else "They are of no architecture that is known here."
+
+
+def _differ_in(axis: int, given: Tensor, wanted: Tensor) -> bool:
+    """Whether that axis is the one in which the shapes differ."""
+    return given.dim() == wanted.dim() and [i for i in range(given.dim()) if given.shape[i] != wanted.shape[i]] == [axis]
 
 
 def _listed(names: list[str]) -> str:

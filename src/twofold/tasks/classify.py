@@ -65,7 +65,8 @@ class Classification:
         return cross_entropy(logits_BN, batch.y_B, None, -100, "mean", self.smoothing)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Pictures]) -> Evaluation:
-        """Scores: loss (cross-entropy in nats, unsmoothed, unweighted), accuracy, top5, balanced_accuracy, macro_f1, ece, mce, brier.
+        """Scores: loss (cross-entropy in nats, unsmoothed, unweighted), accuracy, top5 of more than 5 classes, balanced_accuracy, macro_f1, ece,
+        mce, brier.
 
         Details: confusion matrix, per-class table, calibration, and of each picture the probabilities, loss and rank of its class.
         """
@@ -108,7 +109,7 @@ def assess(logits_BN: Tensor, truth_B: Tensor, classes: tuple[str, ...], tempera
     scores = {
         "loss": -right_B.mean().item(),
         "accuracy": (predicted_B == truth_B).double().mean().item(),
-        "top5": top(rank_B, 5),
+        **({"top5": top(rank_B, 5)} if count > 5 else {}),  # of fewer it is always 1
         "balanced_accuracy": _mean(row["recall"] for row, there in zip(rows, occurs, strict=True) if there),
         "macro_f1": _mean(row["f1"] for row, there, called in zip(rows, occurs, said, strict=True) if there or called),
         "ece": calibration.ece,

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from twofold.train.sharded import own, rows_of
+
 STATISTICS = ("running_mean", "running_var")
 
 
@@ -41,21 +43,21 @@ class Average:
     def update(self) -> None:
         """Take in the weights as they are now: once after each step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        average = list(self._average.values())
-        live = [w.detach().to(a.dtype) for w, a in zip(self._live.values(), average, strict=True)]
+        average = self._averages()
+        live = [own(w.detach()).to(a.dtype) for w, a in zip(self._live.values(), average, strict=True)]
         torch._foreach_lerp_(average, live, 1 - decay)
         self.updates += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within the block the model has the averaged weights; after it, whatever happens there, its own again, bit for bit."""
-        live = [w.detach() for w in self._live.values()]
-        own = [w.clone() for w in live]
+        live = [own(w.detach()) for w in self._live.values()]
+        before = [w.clone() for w in live]
         try:
-            torch._foreach_copy_(live, list(self._average.values()))
+            torch._foreach_copy_(live, self._averages())
             yield
         finally:
-            torch._foreach_copy_(live, own)
+            torch._foreach_copy_(live, before)
 
     def state_dict(self) -> dict[str, Any]:
         """The number of updates, and the averages by the names of the weights."""
@@ -73,8 +75,12 @@ class Average:
             )
         with torch.no_grad():
             for name, a in self._average.items():
-                a.copy_(given[name])
+                own(a).copy_(rows_of(given[name], a))
         self.updates = state["updates"]
+
+    def _averages(self) -> list[Tensor]:
+        """What this process has of them."""
+        return [own(a) for a in self._average.values()]
 
 
 def _precision(w: Tensor) -> torch.dtype:

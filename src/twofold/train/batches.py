@@ -1,6 +1,7 @@
 """Batches: pictures in a new order every epoch, text in contiguous streams.
 
-    pictures   a permutation drawn from (seed, epoch), cut into parts of nearly equal size (no tiny last batch for batch norm)
+    pictures   a permutation drawn from (seed, epoch), cut into parts of nearly equal size (no tiny last batch for batch norm); with the
+               balanced sampler every class equally often (balance.py)
     text       B streams of n = (len - 1) // B tokens each, side by side; windows of T steps, one after the other:
 
                    stream 1   x[0]     x[1]     x[2]   ...        target: the token that follows
@@ -26,6 +27,7 @@ from twofold.data.preparation import CHANNELS, Preparation
 from twofold.data.values import Images, Labelled, Text
 from twofold.tasks.classify import Pictures
 from twofold.tasks.language import Window
+from twofold.train.balance import balanced_order, weighted_goals
 from twofold.train.bptt import Documents, Truncation
 from twofold.train.shards import WHOLE, Shard
 
@@ -50,10 +52,26 @@ class Batches(Protocol):
         ...
 
 
-class Draft(NamedTuple):
-    """What a batch will be made of: the pictures to be read, each once; mixed, the places of its own and of their partners among them."""
+class Fairness(NamedTuple):
+    """How a training makes up for classes of unequal size. weights: of the classes, None: all alike; even: the balanced sampler."""
 
+    weights: tuple[float, ...] | None = None
+    smoothing: float = 0.0  # of the goals with weights
+    even: bool = False
+
+
+ALIKE = Fairness()
+
+
+class Draft(NamedTuple):
+    """What a batch will be made of: the pictures to be read, each once; mixed, the places of its own and of their partners among them.
+
+    number_B: row i, or i + k n where that comes for the k-th time before in the epoch. whole_B: the rows of the whole batch.
+    """
+
+    number_B: Tensor
     rows_B: Tensor
+    whole_B: Tensor
     plan: Plan | None = None
     own_B: Tensor | None = None
     other_B: Tensor | None = None
@@ -70,6 +88,7 @@ class PictureBatches:
     shard: Shard = WHOLE
     augmenter: Augmenter | None = None
     mixing: Mixing | None = None
+    fairness: Fairness = ALIKE
 
     def __post_init__(self) -> None:
         if self.augmenter is not None:
@@ -88,55 +107,62 @@ class PictureBatches:
         return self.shard.share(smallest + (step < larger))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Pictures]:
-        whole = self._order(number)
-        if self.mixing is not None:
+        if self.mixing is not None or self.fairness.weights is not None:
             for draft in self._drafts(number, start):
                 yield self._finish(draft, number, self.images.pictures(draft.rows_B))
             return
-        batches = [batch[self.shard.part(len(batch))] for batch in whole]
-        ahead = max(1, AHEAD // (len(batches[0]) * CHANNELS[self.preparation.mode] * self.preparation.height * self.preparation.width))
-        for first in range(start, len(batches), ahead):
-            several = batches[first : first + ahead]
-            sizes, chosen = [len(batch) for batch in several], torch.cat(several)
-            x_BCHW = self._seen(self.images.pictures(chosen), chosen, number)
-            yield from map(Pictures, x_BCHW.split(sizes), self.images.y_B[chosen].split(sizes))
+        drafts = list(self._drafts(number, start))
+        if not drafts:
+            return
+        size = CHANNELS[self.preparation.mode] * self.preparation.height * self.preparation.width
+        ahead = max(1, AHEAD // (len(drafts[0].rows_B) * size))
+        for first in range(0, len(drafts), ahead):
+            several = drafts[first : first + ahead]
+            sizes, rows_B = [len(draft.rows_B) for draft in several], torch.cat([draft.rows_B for draft in several])
+            x_BCHW = self._seen(self.images.pictures(rows_B), torch.cat([draft.number_B for draft in several]), number)
+            yield from map(Pictures, x_BCHW.split(sizes), self.images.y_B[rows_B].split(sizes))
 
     def names(self, epoch: int, step: int) -> list[str]:
         """Those of the pictures of a batch, of a shard those of its own."""
-        batch = self._order(epoch)[step]
+        batch = self._order(epoch)[step] % len(self.images.y_B)
         return [self.images.names[place] for place in batch[self.shard.part(len(batch))].tolist()]
 
     def _order(self, epoch: int) -> tuple[Tensor, ...]:
-        """The pictures of every batch."""
+        """The numbers of the pictures of every batch: see Draft."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.images.y_B), generator=generator).tensor_split(self.steps())
+        order = torch.randperm(len(self.images.y_B), generator=generator)
+        if self.fairness.even:
+            order = balanced_order(self.images.y_B, self.seed, epoch)[order]
+        return order.tensor_split(self.steps())
 
     def _drafts(self, epoch: int, start: int) -> Iterator[Draft]:
         """What the batches of an epoch will be made of, from batch `start` on."""
-        order = self._order(epoch)
+        order, n = self._order(epoch), len(self.images.y_B)
         for step in range(start, len(order)):
-            rows = self.shard.part(len(order[step]))
-            own_B = order[step][rows]
+            whole_B, rows = order[step], self.shard.part(len(order[step]))
             if self.mixing is None:
-                yield Draft(own_B)
+                yield Draft(whole_B[rows], whole_B[rows] % n, whole_B % n)
                 continue
-            plan = self.mixing.plan(len(order[step]), (self.preparation.height, self.preparation.width), epoch, step)
-            rows_B, places = torch.cat([own_B, order[step][plan.partner_B[rows]]]).unique(return_inverse=True)
-            yield Draft(rows_B, plan, *places.tensor_split(2))
+            plan = self.mixing.plan(len(whole_B), (self.preparation.height, self.preparation.width), epoch, step)
+            number_B, places = torch.cat([whole_B[rows], whole_B[plan.partner_B[rows]]]).unique(return_inverse=True)
+            yield Draft(number_B, number_B % n, whole_B % n, plan, *places.tensor_split(2))
 
     def _finish(self, draft: Draft, epoch: int, x_BCHW: Tensor) -> Pictures:
         """The batch from the bytes of its pictures; one that is mixed is mixed as a whole, of which a shard has its rows."""
-        x_BCHW, y_B = self._seen(x_BCHW, draft.rows_B, epoch), self.images.y_B[draft.rows_B]
+        x_BCHW, y_B = self._seen(x_BCHW, draft.number_B, epoch), self.images.y_B[draft.rows_B]
+        weights, smoothing = self.fairness.weights, self.fairness.smoothing
         if self.mixing is None or draft.plan is None or draft.own_B is None or draft.other_B is None:
-            return Pictures(x_BCHW, y_B)
+            whole_B = self.images.y_B[draft.whole_B]
+            return Pictures(x_BCHW, y_B, None if weights is None else weighted_goals(y_B, weights, smoothing, whole_B))
         goal_BN = goals(y_B, self.mixing.classes, self.mixing.smoothing)
+        goal_BN = goal_BN if weights is None else goal_BN * goal_BN.new_tensor(weights)
         mixed_BCHW = draft.plan.blend(x_BCHW[draft.own_B], x_BCHW[draft.other_B])
         return Pictures(mixed_BCHW, y_B[draft.own_B], draft.plan.blend_goals(goal_BN[draft.own_B], goal_BN[draft.other_B]))
 
-    def _seen(self, x_BCHW: Tensor, chosen_B: Tensor, epoch: int) -> Tensor:
+    def _seen(self, x_BCHW: Tensor, number_B: Tensor, epoch: int) -> Tensor:
         """The pictures as the model sees them in that epoch."""
         if self.augmenter is not None:
-            x_BCHW = self.augmenter.pictures(x_BCHW, epoch, chosen_B)
+            x_BCHW = self.augmenter.pictures(x_BCHW, epoch, number_B)
         return self.preparation.normalise(x_BCHW)
 
 

@@ -8,8 +8,9 @@
     backward    all y finite, the loss, too: the first layer on the way back with finite dy, and a gradient within that is not
     nowhere     repeated, the step is finite
 
-The step is made again, layer by layer, with hooks on all of them. Nothing remains of it: gradients, buffers and random states are
-afterwards what they were. A layer that holds others is named only where none of those is to blame.
+The step is made again, layer by layer, with hooks on all of them and on their weights; processes whose layers wait for each other go back
+together, or not at all. Nothing remains of it: gradients, buffers and random states are afterwards what they were. A layer that holds
+others is named only where none of those is to blame.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +20,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from twofold.train.leaves import finite, item_axis, leaves, tensors
 from twofold.train.memory import is_out_of_memory
 from twofold.train.moment import Moment
+from twofold.train.processes import World
+from twofold.train.sharded import kind_of, own
 
+ALONE = World()
 MANY = 8  # names in a sentence
 
 
@@ -46,6 +51,21 @@ class Fault(NamedTuple):
 
 
 @dataclass
+class _Gradient:
+    """What is known of the gradient of a weight."""
+
+    path: str
+    sound: bool = True
+    largest: float = 0.0
+    norm: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def note(self, gradient: Tensor) -> None:
+        self.sound = finite(gradient)
+        if gradient.numel():
+            self.largest, self.norm = gradient.abs().max().item(), torch.linalg.vector_norm(gradient)
+
+
+@dataclass
 class _Call:
     """A layer at work, in the order in which they began."""
 
@@ -53,39 +73,43 @@ class _Call:
     module: nn.Module
     parent: "_Call | None"
     entered: bool  # whether what came in was finite
+    weights: dict[str, int] = field(default_factory=dict)  # its own, and under which number their gradients are noted
     wrong: str = ""  # how many of the values that went out were not
     asked: list[bool] = field(default_factory=list)  # whether the gradients that arrived at its outputs were finite
     passed: list[bool] = field(default_factory=list)  # and those that it handed on
 
     @property
     def name(self) -> str:
-        kind = type(self.module).__name__
+        kind = kind_of(self.module)
         return f"layer {self.path} ({kind})" if self.path else f"the model itself ({kind})"
 
     def fault(self, place: str, said: str) -> Fault:
-        return Fault(place, self.path, type(self.module).__name__, said)
+        return Fault(place, self.path, kind_of(self.module), said)
 
 
 def find_fault(
-    model: nn.Module, run: Callable[[], Tensor], batch: Any = None, carried: Any = None, names: Sequence[Any] | None = None
-) -> Fault:
+    model: nn.Module, run: Callable[[], Tensor], batch: Any = None, carried: Any = None, names: Sequence[Any] | None = None,
+    world: World = ALONE,
+) -> Fault:  # fmt: skip
     """Where the step went wrong. run: the step's forward pass again, returning its loss (the mean over the batch, in the same precision).
 
     model: the eager one, not its compiled form nor DDP around it. names: those of the items of the batch, in their order, for the sentence.
+    world: the processes that call this together, where their layers wait for each other (sharded, or synchronised).
     The states must be those of before the step (Moment.put_back); they are so afterwards, too.
     """
     broken = find_broken_items(batch, names)
-    before = find_unsound(model)
+    unsound = find_unsound(model)
+    before = next((Fault(**each) for each in world.collect(unsound and unsound._asdict()) if each), None)
     moment = Moment(model)
     moment.take()
     try:
         with torch.enable_grad(), _watched(model) as calls:
             loss = run()
             first = calls.forward(loss)
-            if first is None and broken is None and before is None:
+            if not world.any_of(bool(first or broken or before)):
                 first = calls.backward(model, loss)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if world.processes > 1 or not is_out_of_memory(error):
             raise
         first = Fault("nowhere", said="Memory does not suffice to look for the layer.")
     finally:
@@ -127,7 +151,7 @@ def find_unsound(model: nn.Module) -> Fault | None:
     Other buffers may be infinite (masks are), but not NaN.
     """
     for path, module in model.named_modules():
-        kind = type(module).__name__
+        kind = kind_of(module)
         for name, weight in module.named_parameters(recurse=False):
             if not finite(weight):
                 return Fault(
@@ -154,9 +178,16 @@ class _Calls:
     begun: list[_Call] = field(default_factory=list)
     ended: list[_Call] = field(default_factory=list)
     open: list[_Call] = field(default_factory=list)
+    gradients: dict[int, _Gradient] = field(default_factory=dict)
+    handles: list[RemovableHandle] = field(default_factory=list)
 
     def enter(self, path: str, module: nn.Module, given: Any) -> None:
         call = _Call(path, module, self.open[-1] if self.open else None, all(finite(x) for _, x in leaves(given)))
+        call.weights = {name: id(weight) for name, weight in module.named_parameters(recurse=False)}
+        for name, weight in module.named_parameters():  # sharded ones are there when their unit has begun, and not before
+            if weight.requires_grad and id(weight) not in self.gradients and own(weight) is weight:
+                self.gradients[id(weight)] = _Gradient(_part(path, name))
+                self.handles.append(weight.register_hook(self.gradients[id(weight)].note))
         _listen(given, call.passed)
         self.begun.append(call)
         self.open.append(call)
@@ -172,7 +203,7 @@ class _Calls:
     def first(self) -> dict[str, Any]:
         """Path and kind of the first layer whose output is not finite."""
         found = next((call for call in self.ended if call.wrong), None)
-        return {} if found is None else {"layer": found.path, "kind": type(found.module).__name__}
+        return {} if found is None else {"layer": found.path, "kind": kind_of(found.module)}
 
     def reached(self) -> str:
         found = next((call for call in self.ended if call.wrong), None)
@@ -193,33 +224,43 @@ class _Calls:
 
     def backward(self, model: nn.Module, loss: Tensor) -> Fault | None:
         """The first layer on the way back that made of a finite gradient one that is not."""
-        weights = [(path, weight) for path, weight in model.named_parameters() if weight.requires_grad]
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
         if not loss.requires_grad or not weights:
             return None
-        found = torch.autograd.grad(loss, [weight for _, weight in weights], allow_unused=True)
-        gradients = {id(w): g for (_, w), g in zip(weights, found, strict=True) if g is not None}
+        _go_back(loss, weights)
         for call in reversed(self.begun):  # layers within before those that hold them
             if not all(call.asked):
                 continue
-            own = [name for name, weight in call.module.named_parameters(recurse=False) if not finite(gradients.get(id(weight)))]
+            broken = [name for name, number in call.weights.items() if number in self.gradients and not self.gradients[number].sound]
             inside = [part for part in self.begun if part.parent is call and not all(part.asked)]
-            if own or inside or not all(call.passed):
-                what = f"the gradient of {', '.join(own)}" if own else "the gradient within" if inside else "the gradient of its input"
+            if broken or inside or not all(call.passed):
+                what = (
+                    f"the gradient of {', '.join(broken)}" if broken else "the gradient within" if inside else "the gradient of its input"
+                )
                 return call.fault("backward", f"In {call.name}, {what} is not finite, though the one that arrived there was.")
-        if not all(finite(gradient) for gradient in gradients.values()):
+        if not all(gradient.sound for gradient in self.gradients.values()):
             return Fault("loss", said=f"The loss is {loss.item():.4g}, but its gradient at the model's output is not finite.")
-        return _overflow(weights, found)
+        return _overflow([*self.gradients.values()])
 
 
-def _overflow(weights: Sequence[tuple[str, Tensor]], found: Sequence[Tensor | None]) -> Fault | None:
+def _go_back(loss: Tensor, weights: Sequence[Tensor]) -> None:
+    """The backward pass, after which the weights have the gradients that they had."""
+    if all(own(weight) is weight for weight in weights):
+        torch.autograd.grad(loss, weights, allow_unused=True)
+        return
+    before = [weight.grad for weight in weights]
+    for weight in weights:
+        weight.grad = None
+    loss.backward()
+    for weight, gradient in zip(weights, before, strict=True):
+        weight.grad = gradient
+
+
+def _overflow(gradients: Sequence[_Gradient]) -> Fault | None:
     """Gradients that are finite, each of them, and their norm not: its squares are beyond the largest number."""
-    largest = [
-        (0.0 if g is None or not g.numel() else g.detach().abs().max().item(), path) for (path, _), g in zip(weights, found, strict=True)
-    ]
-    squares = torch.stack([torch.linalg.vector_norm(g.detach()) for g in found if g is not None] or [torch.zeros(())])
-    if finite(torch.linalg.vector_norm(squares)):
+    if finite(torch.linalg.vector_norm(torch.stack([gradient.norm for gradient in gradients] or [torch.zeros(())]))):
         return None
-    value, path = max(largest)
+    value, path = max((gradient.largest, gradient.path) for gradient in gradients)
     layer = path.rpartition(".")[0]
     return Fault("backward", layer, "", f"Every gradient is finite, their norm is not: that of {path} reaches {value:.2g}.")
 
@@ -241,7 +282,7 @@ def _watched(model: nn.Module) -> Iterator[_Calls]:
     try:
         yield calls
     finally:
-        for handle in handles:
+        for handle in (*handles, *calls.handles):
             handle.remove()
 
 

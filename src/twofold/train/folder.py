@@ -92,12 +92,16 @@ class RunFolder:
     def read_rows(self) -> list[dict[str, Any]]:
         return [self._json("metrics.jsonl", line) for line in self._read("metrics.jsonl").decode().splitlines()]
 
-    def write_model(self, model: nn.Module, description: dict[str, Any]) -> None:
-        """Weights and description, both or none."""
-        weights = safetensors.torch.save({name: value.contiguous() for name, value in _unique(model.state_dict()).items()})
+    def write_model(self, state: dict[str, torch.Tensor], description: dict[str, Any]) -> None:
+        """Weights (a state_dict) and description, both or none."""
+        weights = safetensors.torch.save({name: value.detach().contiguous() for name, value in _unique(state).items()})
         described = json.dumps({"format": FORMAT, **description}, indent=1, ensure_ascii=False).encode()
         with told(self.path):
             files.write_all({self.path / "model.safetensors": weights, self.path / "model.json": described})
+
+    def write_description(self, description: dict[str, Any]) -> None:
+        """model.json alone: the weights stay."""
+        self._write("model.json", json.dumps({**description, "format": FORMAT}, indent=1, ensure_ascii=False).encode())
 
     def read_description(self) -> dict[str, Any]:
         """model.json. Raises ValueError if it is missing, damaged or of a later format."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -65,8 +66,9 @@ def join(kind: str = "cpu", joining: timedelta = JOINING, meeting: timedelta = M
             if cause is error:
                 raise
             raise cause from error
+        kind_of_error = ValueError if told["code"] == 2 else RuntimeError
+        _tell_torchrun(kind_of_error(f"process {told['process']}: {told['message']}"))  # of the two it may name either as the cause
         if world.local == 0 and told["machine"] != world.machine:
-            kind_of_error = ValueError if told["code"] == 2 else RuntimeError
             raise kind_of_error(f"process {told['process']} on another machine: {told['message']}") from None
         raise SystemExit(told["code"]) from None
     finally:
@@ -80,6 +82,9 @@ def _meet(world: World, joining: timedelta, meeting: timedelta) -> dist.Store:
         raise ValueError(
             f"processes: WORLD_SIZE={world.processes}, but this build of torch has no gloo, by which processes talk. Train with one."
         )
+    import_module(
+        "torch.distributed.nn"
+    )  # before there is a group: it would keep that, and a group that is kept may end its process by SIGABRT
     backend = "gloo"
     if world.device.type == "cuda":
         if not dist.is_nccl_available():

@@ -55,9 +55,9 @@ class Keeper:
 
     def epoch(self, learner: Learner, better: bool) -> None:
         """An epoch is done."""
+        if better:
+            self._write_model(learner)
         if learner.world.first:
-            if better:
-                self._write_model(learner)
             self._try(lambda: self.folder.write_rows(learner.progress.history))
         self.save(learner, best=better)
 
@@ -176,9 +176,14 @@ class Keeper:
         return loaded.states
 
     def _write_model(self, learner: Learner) -> None:
+        """The weights that are judged; of sharded ones all processes call it."""
+        if not (learner.world.first or learner.sharded):
+            return
         described = {"epoch": learner.progress.best_epoch, **self.description}
         with learner.judged():
-            self.unwritten = self._try(lambda: self.folder.write_model(learner.model, described))
+            weights = learner.weights()
+            if weights is not None:
+                self.unwritten = self._try(lambda: self.folder.write_model(weights, described))
 
     def _try(self, write: Callable[[], None]) -> str:
         """'' or why it could not be written, which is told."""

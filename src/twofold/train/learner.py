@@ -25,7 +25,7 @@ from twofold.train.evidence import save_batch
 from twofold.train.faults import Guard, NotFiniteError, judge
 from twofold.train.leaves import finite, leaves
 from twofold.train.machine import moved, network_of, numbers, scaler_of
-from twofold.train.memory import Portion, Room, item_count, split
+from twofold.train.memory import Portion, Room, handed_out, item_count, split
 from twofold.train.moment import Moment
 from twofold.train.optimizers import build_optimizer, clip_gradient, give_rate
 from twofold.train.penalties import Penalties
@@ -35,6 +35,8 @@ from twofold.train.reach import ReachRecord
 from twofold.train.replicas import averaging, copy_to_all
 from twofold.train.schedules import Schedule
 from twofold.train.settings import Settings
+from twofold.train.sharded import cut, cut_moments, cut_weights, put_together, whole
+from twofold.train.transfer import Thaw
 
 ALONE = World()
 
@@ -60,10 +62,13 @@ class Learner:
         tell: Callable[[str], None] = lambda sentence: None,
     ) -> None:  # fmt: skip
         how = settings.optimisation
+        self.sharded, self.whole = settings.machine.shard_weights and world.processes > 1, model
+        model = cut(model, world) if self.sharded else model
         self.model, self.task, self.settings, self.steps, self.world = model, task, settings, steps, world
         self.faults, self.tell = faults, tell
+        self.thaw = Thaw(model, settings.transfer)
         self.penalties = Penalties(model, settings.regularisation)
-        self.optimizer = build_optimizer(model, how)
+        self.optimizer = build_optimizer(model, how, self.thaw.factors)
         self.schedule = Schedule(settings.scheduling, how.learning_rate, settings.learning.epochs, steps, how.momentum)
         self.average = Average(model, how.ema) if how.ema else None
         self.guard = Guard(settings.safety)
@@ -74,7 +79,8 @@ class Learner:
         self.names: Callable[[int, int], Sequence[Any] | None] | None = None  # of the items of a batch, by epoch and step
         self._moment = Moment(model)
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self.network = copy_to_all(network_of(model, settings.machine), world)
+        self.thaw.at(0)
+        self.network = self._network()
 
     def unfinished(self) -> bool:
         """Whether there are epochs left, and patience."""
@@ -83,6 +89,8 @@ class Learner:
 
     def begin(self) -> None:
         """An epoch begins, or goes on."""
+        if self.thaw.at(self.progress.epoch):
+            self.network = self._network()  # processes share the gradients of the weights that learnt when it was made
         self.network.train()
         self.clock.start()
 
@@ -98,6 +106,9 @@ class Learner:
         clock.lap("data")
         if self.reach is not None and (row := self.reach.row(self.number, self.model, batch, progress.carried)):
             progress.reach.append(row)
+        if self.sharded and self.room.accumulate > 1:  # all call the model equally often
+            self.room.most = min(world.collect(item_count(batch)))
+        self.thaw.hold()
         self._moment.take()
         self.optimizer.zero_grad()
         found = self.room.step(batch, progress.carried, partial(self._learn, share), self._undo, self.tell)
@@ -142,9 +153,30 @@ class Learner:
         with self.average.applied() if self.average else nullcontext():
             yield
 
+    def weights(self) -> dict[str, torch.Tensor] | None:
+        """The model's state_dict, whole; of sharded weights all processes call it, and the first gets it."""
+        state = whole(self.model.state_dict(keep_vars=True), keep=self.world.first)
+        return state if self.world.first else None
+
+    def put_together(self) -> None:
+        """Training is over: the model is whole again, on the processor, in every process. All call it."""
+        if not self.sharded:
+            return
+        put_together(self.whole, self.model)
+        if self.average is not None:
+            averages = whole(self.average.state_dict())
+            self.average = Average(self.whole, self.average.decay)
+            self.average.load_state_dict(averages)
+        self.model = self.network = self.whole
+        self.sharded = False
+
     def states(self) -> dict[str, Any]:
-        """All of it, for a checkpoint. What differs between processes is in lists, in their order."""
+        """All of it, for a checkpoint. What differs between processes is in lists, in their order.
+
+        What is sharded is whole, in the first process; the others have None in its place.
+        """
         parts = {name: part.state_dict() for name, part in self._parts().items()}
+        parts = whole({**parts, "model": self.model.state_dict(keep_vars=self.sharded)}, keep=self.world.first)
         progress = self.progress.state_dict()
         own = {"random": self.world.collect(random_states()), "carried": self.world.collect(progress.pop("carried"))}
         return {**parts, **own, "progress": progress}
@@ -155,24 +187,33 @@ class Learner:
 
         Raises ValueError for the states of another model or of other settings; nothing can be said of this learner then.
         """
-        own = self.world.process
-        if len(states.get("random", ())) != self.world.processes:
-            raise ValueError(
-                f"resume: the run was left by {len(states.get('random', ()))} processes, and now there are {self.world.processes}. "
-                "Start as many."
-            )
         parts = {name: part for name, part in self._parts().items() if not (guarded and name in ("guard", "room", "clock"))}
         missing = parts.keys() - states.keys()
         if missing:
             raise ValueError(f"resume: the checkpoint has no {', '.join(sorted(missing))}: it was written with other settings.")
         try:
+            cut_here = {"model": cut_weights(states["model"], self.model), "optimizer": cut_moments(states["optimizer"], self.optimizer)}
+            states = {**states, **cut_here}
             for name, part in parts.items():
                 part.load_state_dict(states[name])
-            self.progress.load_state_dict({**states["progress"], "carried": moved(states["carried"][own], self.world.device)})
-            restore_random(states["random"][own])
+            carried = handed_out(states["carried"], self.world.shard)
+            self.progress.load_state_dict({**states["progress"], "carried": moved(carried, self.world.device)})
+            self._restore_random(states["random"])
         except (RuntimeError, KeyError, TypeError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"resume: the checkpoint belongs to another model or to other settings: {first}") from error
+
+    def _restore_random(self, states: list[Any]) -> None:
+        """Each process goes on with its own random numbers; where there were others, all but the first with new ones."""
+        if len(states) == self.world.processes:
+            restore_random(states[self.world.process])
+        else:
+            restore_random(states[0])
+            self.world.reseed(self.settings.learning.seed + self.number)
+
+    def _network(self) -> nn.Module:
+        """What is called in training."""
+        return self.model if self.sharded else copy_to_all(network_of(self.model, self.settings.machine), self.world)
 
     def _parts(self) -> dict[str, Any]:
         """Everything with a state of its own."""
@@ -201,7 +242,7 @@ class Learner:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         self.penalties.add()
-        norm = clip_gradient(self._weights, how.clip, how.clip_value)
+        norm = clip_gradient(self._weights, how.clip, how.clip_value, self._norm_of_all if self.sharded else float)
         if self.scaler is not None:
             self.scaler.step(self.optimizer)  # which sees by itself what is not finite
             self.scaler.update()
@@ -212,6 +253,9 @@ class Learner:
             if self.average is not None:
                 self.average.update()
         return norm
+
+    def _norm_of_all(self, norm: float) -> float:
+        return math.sqrt(self.world.add({"squares": norm * norm})["squares"])
 
     def _mend(self, batch: Any, found: Step, loss: float, norm: float, rate: float) -> str:
         """After a step that did not reach the weights: find the culprit, keep the batch, and say what is to be done."""
@@ -233,7 +277,7 @@ class Learner:
     def _culprit(self, batch: Any, names: Sequence[Any] | None) -> Fault:
         """Where the step went wrong; in the parts in which it was taken, for as a whole it may not fit into memory."""
         done, first = 0, Fault("nowhere")
-        portions = split(batch, max(self.room.accumulate, self.room.parts), self.progress.carried)
+        portions = split(batch, self.room.portions, self.progress.carried)
         for portion in portions:
 
             def again(portion: Portion = portion) -> torch.Tensor:
@@ -242,7 +286,8 @@ class Learner:
 
             count = item_count(portion.batch) if len(portions) > 1 else 0  # a batch that is not parted may be of any form
             own = names if names is None or len(portions) == 1 else names[done : done + count]
-            fault = find_fault(self.model, again, portion.batch, portion.carried, own)
+            together = self.world if self.sharded or self.settings.machine.sync_batchnorm else ALONE
+            fault = find_fault(self.model, again, portion.batch, portion.carried, own, together)
             if first.place == "nowhere":
                 first = fault._replace(items=tuple(done + item for item in fault.items))
             if first.place != "nowhere" and self.world.processes == 1:

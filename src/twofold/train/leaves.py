@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twofold.train.sharded import own
+
 LETTERS = re.compile(r"_([A-Z]+)$")
 
 
@@ -52,7 +54,7 @@ def item_axis(name: str, x: Tensor) -> int | None:
 
 
 def finite(x: Any) -> bool:
-    """Whether no value of a tensor is NaN or infinite; whole numbers never are."""
+    """Whether no value of a tensor is NaN or infinite, of one that is cut over processes none in this one; whole numbers never are."""
     if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()) or not x.numel():
         return True
-    return bool(torch.isfinite(x.detach()).all())
+    return bool(torch.isfinite(own(x.detach())).all())

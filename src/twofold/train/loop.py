@@ -96,7 +96,7 @@ def judge_epoch(learner: Learner, data: Data, watch: Watcher) -> tuple[dict[str,
     rate = learner.schedule.rate(learner.number - 1) * learner.guard.rate
     learner.clock.start()
     align(learner.model, world)
-    scores = world.agree(_scores(learner, data, watch) if world.first else None)
+    scores = world.agree(_scores(learner, data, watch) if world.first or learner.sharded else None)
     learner.clock.lap("validation")
     if scores is None:
         return None
@@ -117,13 +117,13 @@ def judge_epoch(learner: Learner, data: Data, watch: Watcher) -> tuple[dict[str,
 def _scores(learner: Learner, data: Data, watch: Watcher) -> dict[str, float] | None:
     try:
         with learner.judged():
-            return learner.task.evaluate(learner.model, _until_stopped(placed(data.validation(), learner.model), watch)).scores
+            return learner.task.evaluate(learner.model, _until_stopped(placed(data.validation(), learner.model), learner, watch)).scores
     except _Stopped:
         return None
 
 
-def _until_stopped(batches: Iterable[Any], watch: Watcher) -> Iterator[Any]:
+def _until_stopped(batches: Iterable[Any], learner: Learner, watch: Watcher) -> Iterator[Any]:
     for batch in batches:
-        if watch.stop:
+        if learner.world.any_of(watch.stop) if learner.sharded else watch.stop:  # who is judging stops, and those who judge with it
             raise _Stopped
         yield batch

@@ -36,6 +36,8 @@ class Machine(Part):
     """Train with as many processes, each on its share of every batch."""
     sync_batchnorm: bool = False
     """Batch norm over the batch of all processes rather than over each one's share."""
+    shard_weights: bool = False
+    """Cut weights, gradients, optimiser and averages over all processes: for models that are too large for one device."""
     workers: Annotated[int, Field(ge=0, le=256)] = 2
     """Threads that read pictures ahead where they do not fit into memory. The order of the data does not depend on it."""
 
@@ -86,5 +88,7 @@ def placed(batches: Iterable[Any], model: nn.Module) -> Iterator[Any]:
 def network_of(model: nn.Module, machine: Machine) -> nn.Module:
     """What is called in training: the model, or its compiled form, which shares all weights with it."""
     if machine.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.dim() == 4:  # group convolutions have weights of five axes, which are no maps of volumes
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return torch.compile(model) if machine.compile else model  # type: ignore[return-value]

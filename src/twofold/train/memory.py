@@ -22,6 +22,7 @@ from torch import Tensor
 
 from twofold.tasks.task import Step
 from twofold.train.leaves import item_axis, leaves, tensors
+from twofold.train.shards import Shard
 
 SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc", "alloc_failed")
 
@@ -89,13 +90,32 @@ def join(states: list[Any]) -> Any:
     return type(first)(*inside) if hasattr(first, "_fields") else type(first)(inside)
 
 
+def handed_out(states: list[Any], shard: Shard) -> Any:
+    """A process's recurrent state, of those that there were: its own, or, where the processes were others, its rows of all together."""
+    if len(states) == shard.processes:
+        return states[shard.process]
+    together = join(states)
+    items = next((part.shape[_state_axis(part)] for part in tensors((together,)).values()), 0)
+    return _state_rows(together, shard.part(items), items)
+
+
 @dataclass
 class Room:
-    """In how many parts a batch is taken. `accumulate` is what was asked for, `parts` what memory turned out to allow."""
+    """In how many parts a batch is taken. `accumulate` is what was asked for, `parts` what memory turned out to allow.
+
+    most: what every process can part its batch into, where all have to take theirs in as many.
+    """
 
     accumulate: int = 1
     memory: str = "halve"
     parts: int = 1
+    most: int | None = None
+
+    @property
+    def portions(self) -> int:
+        """Into how many a batch is parted, if it has as many items."""
+        wanted = max(self.accumulate, self.parts)
+        return wanted if self.most is None else min(wanted, self.most)
 
     def step(
         self,
@@ -113,7 +133,7 @@ class Room:
         Raises NoRoomError where it ends with single items, or where the setting says stop.
         """
         while True:
-            portions = split(batch, max(self.accumulate, self.parts), carried, weigh)
+            portions = split(batch, self.portions, carried, weigh)
             try:
                 return _whole(portions, [learn(portion) for portion in portions])
             except (RuntimeError, MemoryError) as error:

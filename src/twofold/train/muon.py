@@ -10,7 +10,7 @@ that of AdamW's, so that one learning rate and one decay serve both.
 
 A kernel (F, C, kh, kw) is the matrix F x (C kh kw). torch.optim.Muon refuses what is no matrix and takes the matrices one by one; here
 those of one shape go through the products together. On CUDA the products are of bfloat16, as its author has them; elsewhere of the
-weight's type.
+weight's type. Of matrices that are cut over processes each process makes the products of the whole, and moves its own rows.
 
 Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is scalable for LLM training", 2025, eq. 4
 """
@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from twofold.train.sharded import joined, own, rows_of
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0, at the price of not settling at 1: Jordan et al.
 ITERATIONS = 5
@@ -51,22 +53,23 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _step(self, weights: list[Tensor], rate: float, momentum: float, decay: float) -> None:
-        gradients = [w.grad for w in weights if w.grad is not None]
+        gradients = [own(w.grad) for w in weights if w.grad is not None]
         for w in weights:
             if not self.state[w]:
                 self.state[w]["momentum_buffer"] = torch.zeros_like(w)
-        buffers = [self.state[w]["momentum_buffer"] for w in weights]
+        buffers = [own(self.state[w]["momentum_buffer"]) for w in weights]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         ahead = torch._foreach_lerp(gradients, buffers, momentum)
-        torch._foreach_mul_(weights, 1 - rate * decay)
+        torch._foreach_mul_([own(w) for w in weights], 1 - rate * decay)
         by_shape: dict[Any, list[int]] = {}
-        for index, u in enumerate(ahead):
-            by_shape.setdefault((len(u), u[0].numel(), u.dtype, u.device), []).append(index)
+        for index, w in enumerate(weights):
+            by_shape.setdefault((len(w), w.numel() // len(w), w.dtype, w.device), []).append(index)
         for (rows, columns, *_), places in by_shape.items():
-            directions = orthogonalise(torch.stack([ahead[index].flatten(1) for index in places]))
             those = [weights[index] for index in places]
-            moves = [x.view_as(w) for x, w in zip(directions.to(those[0].dtype).unbind(), those, strict=True)]
-            torch._foreach_add_(those, moves, alpha=-rate * LENGTH * math.sqrt(max(rows, columns)))
+            wholes = [joined(ahead[index], w).flatten(1) for index, w in zip(places, those, strict=True)]
+            directions = orthogonalise(torch.stack(wholes)).to(those[0].dtype)
+            moves = [rows_of(x.view(w.shape), w) for x, w in zip(directions.unbind(), those, strict=True)]
+            torch._foreach_add_([own(w) for w in those], moves, alpha=-rate * LENGTH * math.sqrt(max(rows, columns)))
 
 
 def orthogonalise(u_Nrc: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ neural networks", ICML 2013, algorithm 1; Mikolov, "Statistical language models 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from twofold.train.muon import Muon
 from twofold.train.part import Part
+from twofold.train.sharded import is_cut, own
 
 FUSED_ON = {"cpu", "cuda", "mps", "xpu"}  # where torch's SGD, Adam and AdamW have a kernel for the whole step
 MEMORYLESS = ("sgd", "rmsprop")  # those without a momentum
@@ -63,11 +64,11 @@ class Optimisation(Part):
         return self
 
 
-def build_optimizer(model: nn.Module, settings: Optimisation) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, settings: Optimisation, factors: Mapping[int, float] | None = None) -> torch.optim.Optimizer:
     """The optimiser of the settings for all weights that are trained.
 
     Only weights of two or more axes decay: not biases, not the scales of a normalisation. Every group of the optimiser has a "factor",
-    1 at first: `give_rate` multiplies the rate with it.
+    with which `give_rate` multiplies the rate. factors: those of weights, by id; 1 for all others.
     Raises ValueError for a model that has nothing to train, or, with muon, no matrix inside.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -76,14 +77,15 @@ def build_optimizer(model: nn.Module, settings: Optimisation) -> torch.optim.Opt
     inside = inner_matrices(model) if settings.optimizer == "muon" else []
     rest = _without(trained, inside)
     matrices = [p for p in rest if p.dim() >= 2]
-    groups = [_group(matrices, settings.weight_decay), _group(_without(rest, matrices), 0.0)]
+    factors = factors or {}
+    groups = [*_groups(matrices, settings.weight_decay, factors), *_groups(_without(rest, matrices), 0.0, factors)]
     if settings.optimizer != "muon":
         return _ours(settings, settings.optimizer, groups, trained)
     if not inside:
         raise ValueError(
             "optimizer=muon: expected a model with a matrix between its first and its last layer, got one without. Take adamw instead."
         )
-    muon = Muon([_group(inside, settings.weight_decay)], settings.learning_rate, settings.momentum)
+    muon = Muon(_groups(inside, settings.weight_decay, factors), settings.learning_rate, settings.momentum)
     return Together(muon, _ours(settings, "adamw", groups, rest)) if rest else muon
 
 
@@ -154,19 +156,22 @@ def give_rate(optimizer: torch.optim.Optimizer, rate: float, momentum: float | N
             group["momentum"] = momentum
 
 
-def clip_gradient(parameters: Iterable[nn.Parameter], largest: float, largest_value: float = 0.0) -> float:
+def clip_gradient(
+    parameters: Iterable[nn.Parameter], largest: float, largest_value: float = 0.0, of_all: Callable[[float], float] = float
+) -> float:
     """Clip the gradient by value, then by norm (0: not), and return the norm that it had before.
 
-    A gradient with a number that is not finite is left as it is, and its norm tells.
+    A gradient with a number that is not finite is left as it is, and its norm tells. of_all: of weights that are cut over processes, the
+    norm of the whole from that of this one's part.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = before = _norm(gradients)
+    gradients = [own(p.grad) for p in parameters if p.grad is not None]
+    norm = before = of_all(_norm(gradients))
     if not math.isfinite(before):
         return before
     if 0 < largest_value < before:  # no number is larger than the norm
         torch._foreach_clamp_min_(gradients, -largest_value)
         torch._foreach_clamp_max_(gradients, largest_value)
-        norm = _norm(gradients) if 0 < largest < before else norm
+        norm = of_all(_norm(gradients)) if 0 < largest < before else norm
     if 0 < largest < norm:  # the loop asks for the number anyway, so most steps need no pass over the gradient
         torch._foreach_mul_(gradients, largest / norm)
     return before
@@ -180,6 +185,7 @@ def _ours(settings: Optimisation, kind: str, groups: list[Group], weights: list[
     """torch's optimiser of that kind: fused where torch has it for these weights, else all tensors at once operation by operation."""
     rate, momentum = settings.learning_rate, settings.momentum
     fused = all(p.device.type in FUSED_ON and p.is_floating_point() for p in weights)
+    fused &= kind in ("adam", "adamw") or not any(map(is_cut, weights))  # torch's fused SGD knows no sharded weights
     way: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
     if kind == "rmsprop":
         return torch.optim.RMSprop(groups, rate, foreach=True)  # torch has no fused one
@@ -190,8 +196,12 @@ def _ours(settings: Optimisation, kind: str, groups: list[Group], weights: list[
     return torch.optim.SGD(groups, rate, momentum, nesterov=kind == "nesterov" and momentum > 0, **way)
 
 
-def _group(weights: list[nn.Parameter], decay: float) -> Group:
-    return {"params": weights, "weight_decay": decay, "factor": 1.0}
+def _groups(weights: list[nn.Parameter], decay: float, factors: Mapping[int, float]) -> list[Group]:
+    """A group for each factor, in the order of the weights; an empty one where there are none."""
+    parted: dict[float, list[nn.Parameter]] = {}
+    for weight in weights:
+        parted.setdefault(factors.get(id(weight), 1.0), []).append(weight)
+    return [{"params": own, "weight_decay": decay, "factor": factor} for factor, own in (parted or {1.0: []}).items()]
 
 
 def _without(weights: Iterable[nn.Parameter], taken: Iterable[Tensor]) -> list[nn.Parameter]:

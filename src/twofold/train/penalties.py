@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from twofold.train.part import Part
+from twofold.train.sharded import own, rows_of, whole
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -81,7 +82,8 @@ class Penalties:
         for w in weights:
             if w.grad is None:
                 w.grad = torch.zeros_like(w)
-        gradients = [w.grad for w in weights if w.grad is not None]
+        gradients = [own(w.grad) for w in weights if w.grad is not None]
+        weights = [own(w) for w in weights]
         if self.l1 and weights:
             torch._foreach_add_(gradients, torch._foreach_sign(weights), alpha=self.l1)
         if self.l2 and weights:
@@ -92,14 +94,19 @@ class Penalties:
         """Bring the weights of every unit back to the largest norm: after the step."""
         if not self.max_norm:
             return
-        for w, (shape, axes) in self._units:
-            norm = torch.linalg.vector_norm(w.reshape(shape), dim=axes, keepdim=True)
-            w.copy_((w.reshape(shape) * (self.max_norm / norm).clamp(max=1)).view_as(w))
+        for w, view in self._units:
+            if not w.requires_grad:  # frozen: it keeps its values
+                continue
+            held = own(w) if view is None else whole(w)
+            shape, axes = view or (held.shape, tuple(range(1, held.dim())))
+            norm = torch.linalg.vector_norm(held.reshape(shape), dim=axes, keepdim=True)
+            bounded = (held.reshape(shape) * (self.max_norm / norm).clamp(max=1)).view_as(held)
+            own(w).copy_(bounded if view is None else rows_of(bounded, w))
 
     @torch.no_grad()
     def value(self) -> float:
         """R, the part of the loss that the penalties are: for the log."""
-        weights = list(self.chosen.values())
+        weights = whole(list(self.chosen.values()))
         return sum((self.l1 * w.abs().sum() + self.l2 / 2 * w.square().sum()).item() for w in weights)
 
 
@@ -153,8 +160,8 @@ def _named(model: nn.Module) -> list[tuple[str, nn.Parameter, nn.Module]]:
     return [(name, w, holders[name.rpartition(".")[0]]) for name, w in model.named_parameters()]
 
 
-def _unit_view(layer: nn.Module, w: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape in which to look at w, and its axes that lead into one unit."""
+def _unit_view(layer: nn.Module, w: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The shape in which to look at w, and its axes that lead into one unit; None where those are all axes but the first."""
     if isinstance(layer, TRANSPOSED):  # (C, F / groups, ...): a unit is a column of its group
         return (layer.groups, len(w) // layer.groups, *w.shape[1:]), (1, *range(3, w.dim() + 1))
-    return tuple(w.shape), tuple(range(1, w.dim()))
+    return None

@@ -1,25 +1,23 @@
 """Replicas: the same model in every process.
 
     copies    every process has all weights; gradients are averaged while the backward pass still runs       DistributedDataParallel
-    shards    every process keeps 1/P of the weights, their gradients and the optimiser's state; a part of the model is put together
-              when it is needed                                                                     FSDP2, for what fits no machine
+    shards    every process keeps 1/P of them, for what fits no device                                       sharded.py
 
 All begin with the first process's weights and buffers. The buffers of a normalisation that is not synchronised go their own ways;
 `align` gives all processes the first one's, which are those that are saved.
 
-Li et al., "PyTorch distributed: experiences on accelerating data parallel training", VLDB 13(12), 2020, section 3;
-Rajbhandari et al., "ZeRO: memory optimizations toward training trillion parameter models", SC 2020, section 5
+Li et al., "PyTorch distributed: experiences on accelerating data parallel training", VLDB 13(12), 2020, section 3
 """
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from twofold.train.processes import World
@@ -56,12 +54,22 @@ def averaging(replica: nn.Module, last: bool = True) -> Iterator[None]:
     if isinstance(replica, DistributedDataParallel):
         with nullcontext() if last else replica.no_sync():
             yield
-        if last and not replica.find_unused_parameters and replica not in _CHECKED:
-            _refuse_idle(replica.module)
-            _CHECKED.add(replica)
+        if last and not replica.find_unused_parameters:
+            _check(replica, replica.module)
+    elif hasattr(replica, "set_requires_gradient_sync"):  # sharded
+        cast("FSDPModule", replica).set_requires_gradient_sync(last)
+        try:
+            yield
+        except RuntimeError as error:
+            if "mixed torch.Tensor and DTensor" not in str(error):
+                raise
+            raise ValueError(
+                "shard_weights: weights were used that had not been put together, for that is done when the layer that holds them, or the "
+                "model, is called. Let the model call its layers, and the task call the model; or leave shard_weights out."
+            ) from error
+        if last:
+            _check(replica, replica)
     else:
-        if hasattr(replica, "set_requires_gradient_sync"):  # sharded
-            cast("FSDPModule", replica).set_requires_gradient_sync(last)
         yield
 
 
@@ -74,35 +82,14 @@ def align(model: nn.Module, world: World, weights: bool = False) -> None:
             dist.broadcast(value, 0)
 
 
-def shard_over_all(model: nn.Module, world: World, least: int = 1 << 20) -> nn.Module:
-    """The model with its weights cut over all processes (FSDP2), in place: make the optimiser after this.
-
-    Each child with at least so many weights is put together and taken apart by itself; the rest of the model at once.
-    """
-    if world.processes == 1:
-        return model
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    align(model, world, weights=True)
-    mesh = init_device_mesh(world.device.type, (world.processes,))
-    for child in model.children():
-        if sum(p.numel() for p in child.parameters()) >= least:
-            fully_shard(child, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    return model
-
-
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state_dict, put together where it is sharded. All processes call it."""
-    state: dict[str, Any] = model.state_dict()
-    return {name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in state.items()}
-
-
 _CHECKED: WeakSet[nn.Module] = WeakSet()  # replicas of which every weight is known to get a gradient
 
 
-def _refuse_idle(model: nn.Module) -> None:
+def _check(replica: nn.Module, model: nn.Module) -> None:
+    """Once: raise ValueError where a weight got no gradient."""
+    if replica in _CHECKED:
+        return
+    _CHECKED.add(replica)
     idle = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     if idle:
         more = f" and {len(idle) - 3} more" if len(idle) > 3 else ""

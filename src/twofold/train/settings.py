@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from twofold.data.options import DataOptions
 from twofold.train.augmenting import Augmentation
+from twofold.train.balance import Balance
 from twofold.train.bptt import Streams
 from twofold.train.checkpoints import Keeping
 from twofold.train.faults import Safety
@@ -22,6 +23,7 @@ from twofold.train.part import Part
 from twofold.train.penalties import Regularisation
 from twofold.train.schedules import Scheduling
 from twofold.train.trackers import Watching
+from twofold.train.transfer import Transfer
 
 OWN = "own"  # the source of data that a user brought, and the architecture of a model that a user brought
 
@@ -59,7 +61,9 @@ class Settings(Part):
     scheduling: Scheduling = Field(default_factory=Scheduling)
     regularisation: Regularisation = Field(default_factory=Regularisation)
     augmentation: Augmentation = Field(default_factory=Augmentation)
+    balance: Balance = Field(default_factory=Balance)
     initialisation: Initialisation = Field(default_factory=Initialisation)
+    transfer: Transfer = Field(default_factory=Transfer)
     safety: Safety = Field(default_factory=Safety)
     keeping: Keeping = Field(default_factory=Keeping)
     machine: Machine = Field(default_factory=Machine)
@@ -146,7 +150,7 @@ PARTS: dict[str, type[Part]] = {
     for name, field in Settings.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
 }
-OF_PICTURES = ("label_smoothing", "mixup", "cutmix", "augment")
+OF_PICTURES = ("label_smoothing", "mixup", "cutmix", "augment", "class_weights", "sampler", "choose_by")
 FOREIGN = {
     "classify": tuple(Streams.model_fields),
     "language": OF_PICTURES,

@@ -23,7 +23,7 @@ from twofold.data.mixing import Mixing
 from twofold.data.preparation import Preparation
 from twofold.data.values import Images, Labelled
 from twofold.tasks.classify import Pictures
-from twofold.train.batches import EVALUATION_BATCH, Batches, PictureBatches, pictures_in_order
+from twofold.train.batches import ALIKE, EVALUATION_BATCH, Batches, Fairness, PictureBatches, pictures_in_order
 from twofold.train.shards import WHOLE, Shard
 
 AHEAD = 64 << 20  # bytes
@@ -57,12 +57,12 @@ def streamed_in_order(images: Labelled, preparation: Preparation, shard: Shard =
 
 def batches_of(
     images: Labelled, preparation: Preparation, batch_size: int, seed: int, shard: Shard = WHOLE, workers: int = 2,
-    augmenter: Augmenter | None = None, mixing: Mixing | None = None,
+    augmenter: Augmenter | None = None, mixing: Mixing | None = None, fairness: Fairness = ALIKE,
 ) -> Batches:  # fmt: skip
     """Training batches of pictures, wherever they are."""
     if isinstance(images, Images):
-        return PictureBatches(images, preparation, batch_size, seed, shard, augmenter, mixing)
-    return StreamedBatches(images, preparation, batch_size, seed, shard, augmenter, mixing, workers)
+        return PictureBatches(images, preparation, batch_size, seed, shard, augmenter, mixing, fairness)
+    return StreamedBatches(images, preparation, batch_size, seed, shard, augmenter, mixing, fairness, workers)
 
 
 def in_order(images: Labelled, preparation: Preparation, shard: Shard = WHOLE, workers: int = 2) -> Iterator[Pictures]:

@@ -97,13 +97,6 @@ def sweep(
         return _all(study, folder)
 
 
-def read_study(folder: Path) -> list[Trial]:
-    """The trials of an earlier sweep. Raises ValueError where there is none."""
-    if not (folder / STUDY).is_file():
-        raise ValueError(f"sweep: {folder} holds no {STUDY}.")
-    return _all(_open(_optuna(), folder, None), folder)
-
-
 def best(trials: Sequence[Trial]) -> Trial:
     """The complete trial with the highest score; of equals the earlier. Raises ValueError where none is complete."""
     complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
@@ -134,7 +127,7 @@ def _optuna() -> Any:
     return optuna
 
 
-def _open(optuna: Any, folder: Path, wanted: dict[str, Any] | None) -> Any:
+def _open(optuna: Any, folder: Path, wanted: dict[str, Any]) -> Any:
     """The study of the folder, made if it is not there. Raises ValueError where it is a study of something else, or none at all."""
     path = folder / STUDY
     if set("?%#") & set(str(path)):
@@ -145,10 +138,9 @@ def _open(optuna: Any, folder: Path, wanted: dict[str, Any] | None) -> Any:
         study = optuna.create_study(storage=storage, study_name=NAME, direction="maximize", pruner=pruner, load_if_exists=True)
     except Exception as error:  # whatever a damaged file makes the database raise
         raise ValueError(f"sweep: {path} is no study that can be read ({str(error).splitlines()[0]}). Name another folder.") from None
-    if wanted is not None:
-        _compare(folder, dict(study.user_attrs), wanted)
-        for name, value in wanted.items():
-            study.set_user_attr(name, value)
+    _compare(folder, dict(study.user_attrs), wanted)
+    for name, value in wanted.items():
+        study.set_user_attr(name, value)
     return study
 
 
