@@ -7,6 +7,7 @@ import torch
 
 from twofold import nn
 from twofold.layers.forms import bf16_permitted
+from twofold.models.catalogue import build
 from twofold.train.machine import Machine, device_of, moved, network_of, numbers, placed, scaler_of
 
 CPU = torch.device("cpu")
@@ -49,3 +50,5 @@ def test_the_layout_is_set_where_it_is_asked_for():
     model = nn.Conv2d(3, 4, 3)
     assert network_of(model, Machine()) is model and model.weight.is_contiguous()
     assert network_of(model, Machine(channels_last=True)).weight.is_contiguous(memory_format=torch.channels_last)
+    group = build("p4-resnet", depth=8, in_channels=1, height=8, width=8)  # its weights have five axes
+    assert max(weights.dim() for weights in network_of(group, Machine(channels_last=True)).parameters()) == 5

@@ -35,8 +35,8 @@ STEEPEST = 60.0  # degrees of shear
 class Geometry:
     """How far each sample may move; every amount is drawn evenly from its range. 0 and "": not at all.
 
-    flip: which way, each with probability 1/2, or "alternate". rotate, shear: degrees to either side. scale: by a factor of 1 - scale to 1 + scale.
-    shift: whole pixels to each side, up to this share of it. crop: pixels of padding, or a share of each side if below 1.
+    flip: which way, each with probability 1/2, or "alternate". rotate, shear: degrees to either side. scale: by a factor of 1 - scale to
+    1 + scale. shift: whole pixels to each side, up to this share of it. crop: pixels of padding, or a share of each side if below 1.
     resized_crop: the least share of the area that is cut out.
     """
 

@@ -65,8 +65,8 @@ class Classification:
         return cross_entropy(logits_BN, batch.y_B, None, -100, "mean", self.smoothing)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Pictures]) -> Evaluation:
-        """Scores: loss (cross-entropy in nats, unsmoothed, unweighted), accuracy, top5 of more than 5 classes, balanced_accuracy, macro_f1, ece,
-        mce, brier.
+        """Scores: loss (cross-entropy in nats, unsmoothed, unweighted), accuracy, top5 of more than 5 classes, balanced_accuracy, macro_f1,
+        ece, mce, brier.
 
         Details: confusion matrix, per-class table, calibration, and of each picture the probabilities, loss and rank of its class.
         """

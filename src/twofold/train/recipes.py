@@ -54,7 +54,7 @@ SHAKESPEARE: dict[str, Any] = {
 RESIDUAL: dict[str, Any] = {
     "model": "resnet18-cifar",
     "config": {"stem": "3x3 pool"},
-    "epochs": 6,
+    "epochs": 3,
     "batch_size": 128,
     "learning_rate": 2e-3,
     "weight_decay": 0.05,
