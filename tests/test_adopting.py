@@ -79,6 +79,9 @@ def test_pictures_in_colour_are_normalised_as_published_weights_expect(tmp_path,
     assert own.reading.preparation.mean != run.reading.preparation.mean
     after = twofold.fit(photos, weights=own.path, out=tmp_path / "after", **{**HOW, "batch_size": 4})  # a run of ours: as it had them
     assert after.reading.preparation == own.reading.preparation
+    tuned = {**HOW, "batch_size": 4, "epochs": 1, "recipe": "fine-tune", "image_size": 8}  # a recipe decides that no more than we do
+    assert twofold.fit(photos, weights=own.path, out=tmp_path / "tuned", **tuned).reading.preparation == own.reading.preparation
+    assert twofold.fit(photos, weights=tmp_path / "w.pth", out=tmp_path / "by", **tuned).settings.data.normalise == "imagenet"
     head = json.loads((tmp_path / "after" / "model.json").read_text())["weights"]
     assert head["new"] == [] and head["file"] == "model.safetensors"
 
@@ -107,7 +110,9 @@ def test_weights_are_judged_without_training(tmp_path, capsys):
     heard = capsys.readouterr()
     assert json.loads(heard.out)["accuracy"] == trained.metrics["test"]["accuracy"]
     said = "vgg-mini begins with 14 tensors of model.safetensors, in the model's own names; the head too. "
-    said += "Its outputs are taken for the classes of digits, in this order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9. Pictures are normalised by 0.3055"
+    said += (
+        "Its outputs are taken for the classes of digits, in this order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9. Pictures are normalised by 0.3055"
+    )
     assert said in heard.err
     kept = twofold.load(tmp_path / "kept")
     assert kept.evaluate().scores == kept.metrics["test"] == trained.evaluate().scores
@@ -131,7 +136,9 @@ def test_the_weights_of_a_run_are_refused_where_its_classes_are_others(tmp_path,
     run = tmp_path / "run"
     twofold.fit(photos, model="vgg-mini", config={"stages": "4 M"}, epochs=1, quiet=True, out=run)
     (photos / "dogs").rename(photos / "wolves")
-    with pytest.raises(ValueError, match=r"the weights tell cats, dogs apart, and the classes of .* are cats, wolves. Name the folders alike"):
+    with pytest.raises(
+        ValueError, match=r"the weights tell cats, dogs apart, and the classes of .* are cats, wolves. Name the folders alike"
+    ):
         of_weights("vgg-mini", photos, run, config={"stages": "4 M"})
     with pytest.raises(ValueError, match=r"is a run folder, .* Leave --weights out, or name its architecture: vgg-mini"):
         of_weights(str(run), photos, run)

@@ -157,7 +157,9 @@ def test_weights_of_another_architecture(monkeypatch):
         "They are for pictures of 3 channels, and these have 5. They tell 10 classes apart, and here are 3."
     )
     # the channels are as they should be: it is the filters, and much else, that differs
-    assert refusal(build("conv32 relu pool fc"), colour, "conv32 relu pool fc").endswith("Their names and shapes are those of cifar-resnet20: --model cifar-resnet20.")
+    assert refusal(build("conv32 relu pool fc"), colour, "conv32 relu pool fc").endswith(
+        "Their names and shapes are those of cifar-resnet20: --model cifar-resnet20."
+    )
 
 
 def test_numbers_that_are_none():

@@ -50,12 +50,12 @@ def test_the_worst_mistakes_are_the_most_confident_wrong_ones_with_the_share_of_
     assert words(figure) == ["✗ dog", "80 %", "true eel", "15 %", "✗ dog", "70 %", "true cat", "25 %"]
     assert np.asarray(figure.axes[0].images[0].get_array()).tolist() == np.moveaxis(pictures()[2], 0, -1).tolist()
     assert figure.axes[0].get_title("left") == "Worst mistakes"
-    assert "2 of 3 wrong among 4 predictions" in figure.axes[0].texts[0].get_text()
+    assert "2 of the 3 that are wrong among 4 predictions" in figure.axes[0].texts[0].get_text()
 
 
 def test_the_worst_may_be_given_alone_with_how_many_there_are():
     figure = mistakes(pictures(1), [2], [1], [0.8], [0.15], CLASSES, among=(30, 4000))
-    assert "1 of 30 wrong among 4,000 predictions" in figure.axes[0].texts[0].get_text()
+    assert "1 of the 30 that are wrong among 4,000 predictions" in figure.axes[0].texts[0].get_text()
     assert [text.get_text() for text in mistakes(pictures(0), [], [], [], [], CLASSES, among=(0, 70)).texts][
         1
     ] == "All 70 predictions are right."
@@ -68,7 +68,7 @@ def test_they_may_come_by_the_loss_of_the_truth_with_the_names_of_their_files():
     lines = words(figure)
     assert lines[:5] == ["✗ dog", "80 %", "true eel", "15 %", "7.png"] and lines[5:9] == ["✗ dog", "70 %", "true cat", "25 %"]
     assert lines[-1].startswith("a rather") and lines[-1].endswith("…")
-    assert "3 of 3 wrong among 4 predictions, the highest loss first" in figure.axes[0].texts[0].get_text()
+    assert "3 of the 3 that are wrong among 4 predictions, the highest loss first" in figure.axes[0].texts[0].get_text()
     with pytest.raises(ValueError, match=r"mistakes names: expected B=4, one a picture, got 1\."):
         mistakes(*given, names=names[:1])
 

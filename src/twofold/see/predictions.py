@@ -95,7 +95,7 @@ def mistakes(
         return style.card("No mistakes", f"All {all_of_them:,} predictions are right." if all_of_them else "No prediction is wrong.")
     shown = wrong[:most]
     order = "the most confident first" if by == "confidence" else "the highest loss first"
-    below = f"{len(shown)} of {mistaken:,} wrong among {all_of_them:,} predictions, {order}"
+    below = f"{len(shown)} of the {mistaken:,} that are wrong among {all_of_them:,} predictions, {order}"
     return _draw(shown, columns, Head("Worst mistakes", below))
 
 

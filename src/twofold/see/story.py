@@ -103,8 +103,8 @@ def _weights(model: nn.Module) -> int:
 def _curves(history: Sequence[Mapping[str, Any]]) -> Picture:
     last = history[-1]
     train, validation = last["train"]["loss"], last["validation"]["loss"]
-    caption = "How training went: the loss that was descended (with label smoothing, where that is on), and the loss and the score on the "
-    caption += "validation split, which chose the best epoch."
+    caption = "How training went: the loss that was descended (with label smoothing, weights of classes and auxiliary heads, where there "
+    caption += "are any), and the loss and the score on the validation split, which chose the best epoch."
     alt = f"Loss and score by epoch. After epoch {last['epoch']}: training loss {train:.3f}, validation loss {validation:.3f}."
     found = parting(history)
     if found is not None:

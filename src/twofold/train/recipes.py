@@ -107,11 +107,10 @@ PHOTOGRAPHS: dict[str, Any] = {
     "choose_by": "loss",
 }
 
-# From weights that were learnt on ImageNet: the deeper a stage lies, the less it is changed.
+# From weights that were learnt on ImageNet: the deeper a stage lies, the less it is changed. How pictures are normalised, weights decide.
 FINE_TUNE: dict[str, Any] = {
     "model": "resnet18",
     "image_size": 160,
-    "normalise": "imagenet",
     "epochs": 15,
     "batch_size": 16,
     "learning_rate": 1e-3,
