@@ -54,12 +54,12 @@ SHAKESPEARE: dict[str, Any] = {
 RESIDUAL: dict[str, Any] = {
     "model": "resnet18-cifar",
     "config": {"stem": "3x3 pool"},
-    "epochs": 3,
+    "epochs": 6,
     "batch_size": 128,
-    "learning_rate": 2e-3,
+    "learning_rate": 3e-3,
     "weight_decay": 0.05,
-    "augment": "flip crop=2 erase=0.25",
-    "ema": 0.998,
+    "augment": "flip crop=2",
+    "ema": 0.995,
     "precision": "bf16",
 }
 
