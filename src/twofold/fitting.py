@@ -171,9 +171,8 @@ def _tracked(trackers: Trackers | None, job: Job, folder: RunFolder, number: int
         yield scores
         return
     with torch.random.fork_rng():
-        drawn = (
-            job.settings.watching.graph and not number and not job.settings.machine.shard_weights
-        )  # that of the first process has no weights
+        watching, machine = job.settings.watching, job.settings.machine
+        drawn = watching.graph and not number and not machine.shard_weights  # a cut model's first process has no weights to trace
         example = job.task.example(next(placed(job.data.training.epoch(0), job.model))) if drawn else ()
         trackers.begin(folder.path, job.settings.model_dump(mode="json"), job.model, example, number)
     try:

@@ -1,4 +1,4 @@
-"""What all residual nets share: layers in turn, the end of a block, shortcuts without weights, and the stages as text.
+"""What all residual nets share: the two-layer block, shortcuts without weights, and the stages as text.
 
     block      y = relu(norm(F(x)) + shortcut(x))            F: convolutions with norms and ReLUs between them
     stages     "basic 2 2 2 2", "bottleneck*2 3 4 6 3"       the kind of the blocks, so many times wider, the blocks of each stage
@@ -15,26 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twofold import nn
-from twofold.layers.routes import traced, wanted_route
 from twofold.models.config import at_most
-from twofold.space.sequential import chains, join, watched
+from twofold.space.sequential import in_turn, join
 
 KINDS = ("basic", "bottleneck")
 MOST_BLOCKS = 1000  # of a stage
 MOST_WIDENING = 1000
-
-
-def in_turn(x: Tensor, *layers: Any) -> Tensor:
-    """nn.Sequential(*layers)(x), for layers that belong to a module that names them itself: neighbours are fused in the same way."""
-    together = not traced() and wanted_route() in ("auto", "native")
-    for fuse, chain in chains(layers):
-        fused = fuse(chain, x) if fuse is not None and together and not watched(chain) else None
-        if fused is not None:
-            x = fused
-            continue
-        for layer in chain:
-            x = layer(x)
-    return x
 
 
 class Basic(nn.Module):

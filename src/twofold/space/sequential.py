@@ -14,7 +14,7 @@ cannot serve the input, they are called one by one.
 Chen et al., "TVM: an automated end-to-end optimizing compiler for deep learning", OSDI 2018, section 3: operator fusion
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -56,18 +56,28 @@ class Sequential(nn.Sequential):
         known = self.__dict__.get("_chains")
         if known is None or known[0] != layers:
             known = self.__dict__["_chains"] = (layers, tuple(chains(layers)))
-        x, together = input, not traced() and wanted_route() in ("auto", "native")
-        for fuse, chain in known[1]:
-            fused = fuse(chain, x) if fuse is not None and together and not watched(chain) else None
-            if fused is not None:
-                x = fused
-                continue
-            for layer in chain:
-                x = layer(x)
-        return x
+        return through(known[1], input)
 
 
 Fuse = Callable[[Chain, Any], Tensor | None]
+
+
+def in_turn(x: Any, *layers: nn.Module) -> Any:
+    """Sequential(*layers)(x), for layers that belong to a module that names them itself."""
+    return through(chains(layers), x)
+
+
+def through(parts: Iterable[tuple[Fuse | None, Chain]], x: Any) -> Any:
+    """What comes out of the layers, those together that can be."""
+    together = not traced() and wanted_route() in ("auto", "native")
+    for fuse, chain in parts:
+        fused = fuse(chain, x) if fuse is not None and together and not watched(chain) else None
+        if fused is not None:
+            x = fused
+            continue
+        for layer in chain:
+            x = layer(x)
+    return x
 
 
 def chains(layers: Chain) -> Iterator[tuple[Fuse | None, Chain]]:
