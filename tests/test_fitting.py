@@ -56,7 +56,8 @@ def test_a_language_model_learns_and_writes(prose):
 
 
 def test_the_folder_holds_what_the_design_names(digits, prose):
-    for run, pictures in ((digits, {"confusion", "curves", "filters", "mistakes", "predictions"}), (prose, {"curves", "gates"})):
+    of_pictures = {"confusion", "curves", "filters", "mistakes", "predictions", "reliability"}
+    for run, pictures in ((digits, of_pictures), (prose, {"curves", "gates"})):
         inside = {p.name for p in run.path.iterdir()}
         assert inside == {
             "settings.yaml", "metrics.jsonl", "report.html", "pictures", "tensorboard", "model.safetensors", "model.json", "state",
@@ -78,7 +79,7 @@ def test_the_log_has_a_line_for_each_epoch_and_the_final_scores(digits):
 def test_the_report_speaks_of_this_run(digits, prose):
     page = digits.report.read_text()
     assert f"{100 * digits.metrics['test']['accuracy']:.2f} %" in page
-    assert page.count("data:image/png;base64,") == 5 and "<script" not in page
+    assert page.count("data:image/png;base64,") == 6 and "<script" not in page
     written = prose.report.read_text()
     assert all(f"temperature {t}" in written for t in (0.5, 0.8, 1.1)) and "bits per character" in written
 

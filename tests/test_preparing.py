@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch.utils.data import TensorDataset
 
 from twofold import nn
@@ -145,3 +146,15 @@ def test_documents_need_known_beginnings(text):
     with pytest.raises(ValueError, match="documents=true, but of .* it is not known where a file begins"):
         prepare(Settings.of(str(text / "a.txt"), **one), False)
     assert any(window.starts_TB is not None for window in prepare(Settings.of(str(text), **one), False).data.training.epoch(0))
+
+
+def test_what_is_odd_about_a_folder_is_told_before_it_is_learnt_from(tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            drawn = torch.randint(0, 256, (30, 70, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number + 9 * (name == "dogs")))
+            Image.fromarray(drawn.numpy()).save(tmp_path / name / f"{name}-{number}.png")
+    (tmp_path / "cats" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    job = prepare(Settings.of(str(tmp_path), config={"stages": "8 M"}), False)
+    assert any(sentence.startswith("pictures are resized to 64 x 64") for sentence in job.said)
+    assert job.said[-1] == f"1 file is left out; twofold data check {tmp_path} names them"

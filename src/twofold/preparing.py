@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from twofold import __version__
 from twofold.adopting import as_weights_expect, take_weights
+from twofold.data.amount import amount
 from twofold.data.augment import Augmenter, Recipe
 from twofold.data.findings import leaks
 from twofold.data.fingerprint import fingerprint
@@ -105,8 +106,9 @@ def prepare(wanted: Settings, settled: bool, model: nn.Module | None = None, sou
     source = source or open_source(wanted.source, how)
     said: tuple[str, ...] = ()
     if folder and not settled and isinstance(source, ImageSource):
-        said = leaks(source)
-        source = source._replace(notes=(*source.notes, *said))
+        source = source._replace(notes=(*source.notes, *leaks(source)))
+        left_out = f"{amount(len(source.skipped), 'file is', 'files are')} left out; twofold data check {wanted.source} names them"
+        said = (*source.notes, left_out) if source.skipped else source.notes
     settings = wanted if settled else settle(wanted, source)
     if not settled:
         settings, source = as_weights_expect(settings, source)
