@@ -37,7 +37,7 @@ NO_VENDOR = {  # torch has no such operator, or a wrong one (LPPool)
 
 
 def test_every_layer_of_the_face_is_questioned_here():
-    assert set(nn.__all__) == set(LAYERS)
+    assert {name for name in nn.__all__ if isinstance(getattr(nn, name), type)} == set(LAYERS)
 
 
 @pytest.mark.parametrize("name", sorted(set(LAYERS) - OURS_ALONE - {"Sequential"}))

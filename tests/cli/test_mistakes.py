@@ -10,8 +10,8 @@ MISTAKES = {
     "no value": (["train", "digits", "--epochs"], "train: --epochs needs a value. See: twofold train --help."),
     "no value before another": (["train", "digits", "--out", "--overwrite"], "--out"),
     "too many": (
-        ["models", "a b", "c"],
-        "models: there is no place for 'a b', 'c'. A name with spaces goes in quotes. See: twofold models --help.",
+        ["recipes", "a b", "c"],
+        "recipes: there is no place for 'a b', 'c'. A name with spaces goes in quotes. See: twofold recipes --help.",
     ),
     "twice": (["train", "--epochs", "1", "--epochs", "2"], "train: --epochs is given twice. Give it once."),
     "number": (

@@ -126,7 +126,7 @@ def worth(x_BCHW: Tensor, scale_C: Tensor | None, shift_C: Tensor | None, *given
     """Whether the compiled form is the faster one: by the batch's statistics, but for small maps and float32 channels last."""
     if len(given) != 1 or x_BCHW.dim() != 4:
         return False
-    return x_BCHW[0, 0].numel() >= LEAST if x_BCHW.is_contiguous() else x_BCHW.dtype == torch.bfloat16
+    return x_BCHW.shape[2:].numel() >= LEAST if x_BCHW.is_contiguous() else x_BCHW.dtype == torch.bfloat16
 
 
 batch_norm = differentiable(batch_forward, batch_backward, vendor=batch_vendor, native=Native(compiled, None, unfit, worth))
