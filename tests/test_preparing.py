@@ -152,7 +152,8 @@ def test_what_is_odd_about_a_folder_is_told_before_it_is_learnt_from(tmp_path):
     for name in ("cats", "dogs"):
         (tmp_path / name).mkdir()
         for number in range(8):
-            drawn = torch.randint(0, 256, (30, 70, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number + 9 * (name == "dogs")))
+            generator = torch.Generator().manual_seed(number + 9 * (name == "dogs"))
+            drawn = torch.randint(0, 256, (30, 70, 3), dtype=torch.uint8, generator=generator)
             Image.fromarray(drawn.numpy()).save(tmp_path / name / f"{name}-{number}.png")
     (tmp_path / "cats" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     job = prepare(Settings.of(str(tmp_path), config={"stages": "8 M"}), False)
