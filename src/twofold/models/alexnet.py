@@ -25,27 +25,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from twofold import nn
-from twofold.models.config import Config, at_least, big_enough, fraction
-from twofold.models.dense_head import ThreeLayerNet, expect_pooling
+from twofold.models.config import big_enough
+from twofold.models.dense_head import ThreeLayerConfig, ThreeLayerNet
 
 
 @dataclass(frozen=True)
-class AlexNetConfig(Config):
+class AlexNetConfig(ThreeLayerConfig):
     """columns: 1, or 2 for the form of 2012; C in, H W picture, N classes; dropout; pooling behind the maps: average or pyramid."""
 
     columns: int = 1
-    in_channels: int = 3
-    height: int = 224
-    width: int = 224
-    classes: int = 1000
-    dropout: float = 0.5
-    pooling: str = "average"
 
     def __post_init__(self) -> None:
-        at_least("alexnet", 1, in_channels=self.in_channels)
-        at_least("alexnet", 2, classes=self.classes)
-        fraction("alexnet", dropout=self.dropout)
-        expect_pooling("alexnet", self.pooling)
+        self.expect_head("alexnet")
         if self.columns not in COLUMNS:
             raise ValueError(f"alexnet: expected columns to be 1 or 2, got {self.columns}.")
         big_enough("alexnet", 67 - 2 * COLUMNS[self.columns][0].padding, self.height, self.width)

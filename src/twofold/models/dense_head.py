@@ -13,20 +13,36 @@ He, Zhang, Ren and Sun, "Spatial pyramid pooling in deep convolutional networks"
 Hinton et al., "Improving neural networks by preventing co-adaptation of feature detectors", arXiv:1207.0580, 2012 (dropout)
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from twofold import nn
-from twofold.models.config import Config
+from twofold.models.config import Config, at_least, fraction
 
 POOLINGS = ("average", "pyramid")
 LEVELS = (1, 2, 3, 6)
 HIDDEN = 4096
 
 
-def expect_pooling(who: str, pooling: str) -> None:
-    """Raise ValueError for another word."""
-    if pooling not in POOLINGS:
-        raise ValueError(f"{who}: expected pooling to be {' or '.join(POOLINGS)}, got {pooling!r}.")
+@dataclass(frozen=True, kw_only=True)
+class ThreeLayerConfig(Config):
+    """C in, H W picture, N classes; dropout; pooling behind the maps: average or pyramid."""
+
+    in_channels: int = 3
+    height: int = 224
+    width: int = 224
+    classes: int = 1000
+    dropout: float = 0.5
+    pooling: str = "average"
+
+    def expect_head(self, who: str) -> None:
+        """Raise ValueError for what no such net can have."""
+        at_least(who, 1, in_channels=self.in_channels)
+        at_least(who, 2, classes=self.classes)
+        fraction(who, dropout=self.dropout)
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"{who}: expected pooling to be {' or '.join(POOLINGS)}, got {self.pooling!r}.")
 
 
 class ThreeLayerNet(nn.Module):
@@ -37,7 +53,7 @@ class ThreeLayerNet(nn.Module):
 
     def __init__(
         self,
-        config: Config,
+        config: ThreeLayerConfig,
         features: nn.Sequential,
         *,
         filters: int,

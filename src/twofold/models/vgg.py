@@ -21,28 +21,19 @@ Ioffe and Szegedy, "Batch normalization", ICML 2015
 from dataclasses import dataclass, replace
 
 from twofold import nn
-from twofold.models.config import LARGEST, Config, at_least, at_most, big_enough, fraction
-from twofold.models.dense_head import ThreeLayerNet, expect_pooling
+from twofold.models.config import LARGEST, at_most, big_enough
+from twofold.models.dense_head import ThreeLayerConfig, ThreeLayerNet
 
 
 @dataclass(frozen=True)
-class VGGConfig(Config):
+class VGGConfig(ThreeLayerConfig):
     """`stages` in letters; norm: batch norm; C in, H W picture, N classes; dropout; pooling behind the stages: average or pyramid."""
 
     stages: str = "64 M 128 M 256 256 M 512 512 M 512 512 M"
     norm: bool = False
-    in_channels: int = 3
-    height: int = 224
-    width: int = 224
-    classes: int = 1000
-    dropout: float = 0.5
-    pooling: str = "average"
 
     def __post_init__(self) -> None:
-        at_least("vgg", 1, in_channels=self.in_channels)
-        at_least("vgg", 2, classes=self.classes)
-        fraction("vgg", dropout=self.dropout)
-        expect_pooling("vgg", self.pooling)
+        self.expect_head("vgg")
         big_enough("vgg", 2 ** parsed(self.stages).count(POOL), self.height, self.width)
 
 

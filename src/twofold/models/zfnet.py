@@ -16,28 +16,18 @@ from dataclasses import dataclass
 
 from twofold import nn
 from twofold.models.alexnet import response_norm
-from twofold.models.config import Config, at_least, big_enough, fraction
-from twofold.models.dense_head import ThreeLayerNet, expect_pooling
+from twofold.models.config import big_enough
+from twofold.models.dense_head import ThreeLayerConfig, ThreeLayerNet
 
 SMALLEST = 47  # pixels: the last pooling still has a pixel
 
 
 @dataclass(frozen=True)
-class ZFNetConfig(Config):
+class ZFNetConfig(ThreeLayerConfig):
     """C in, H W picture, N classes; dropout; pooling behind the maps: average or pyramid."""
 
-    in_channels: int = 3
-    height: int = 224
-    width: int = 224
-    classes: int = 1000
-    dropout: float = 0.5
-    pooling: str = "average"
-
     def __post_init__(self) -> None:
-        at_least("zfnet", 1, in_channels=self.in_channels)
-        at_least("zfnet", 2, classes=self.classes)
-        fraction("zfnet", dropout=self.dropout)
-        expect_pooling("zfnet", self.pooling)
+        self.expect_head("zfnet")
         big_enough("zfnet", SMALLEST, self.height, self.width)
 
 
