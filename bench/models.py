@@ -110,7 +110,7 @@ NETS = [
 ]
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 TARGETS = {False: 1.0, True: 1.2}  # by whether bf16 is allowed
-FAST = {"fused", "fused bf16", "native", "native bf16"}
+FAST = {"fused", "fused bf16", "native", "native bf16", "native channels last"}
 
 
 def permission(way: str) -> AbstractContextManager[object]:
@@ -149,10 +149,9 @@ def contenders(net: Net, training: bool, reduced: bool, cliff: bool) -> tuple[di
         for model in (mine, other):
             model.train(training).to(memory_format=form)  # type: ignore[call-overload]
         for how in ("permitted", "autocast") if reduced else ("",):
-            if not (training and how == "autocast" and layout == "NHWC") or cliff:
-                models[" ".join(filter(None, ["ours", how, layout]))] = mine
-                if how != "permitted":
-                    models[" ".join(filter(None, ["torch", how, layout]))] = other
+            models[" ".join(filter(None, ["ours", how, layout]))] = mine
+            if how != "permitted" and (not (training and how == "autocast" and layout == "NHWC") or cliff):
+                models[" ".join(filter(None, ["torch", how, layout]))] = other
     if not training:
         models["ours folded permitted" if reduced else "ours folded"] = folded(ours)
     ways = {}

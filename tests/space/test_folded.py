@@ -9,6 +9,7 @@ from torch import nn as torch_nn
 
 import twofold
 from twofold import nn
+from twofold.kernels.convolution import reduced_unfit
 from twofold.space.folded import FoldedConv2d, folded
 
 WAYS = ["channels first", "channels last", "apart"]
@@ -87,6 +88,35 @@ def test_bf16_only_where_it_is_permitted():
     truth = model(X)
     assert y.dtype == torch.float32 and 1e-5 < (y - truth).abs().max() / truth.abs().max() < 3e-2
     assert any(getattr(layer, "last_route", None) == "vendor fused bf16" for layer in quick.modules())
+
+
+class Wide(torch_nn.Module):
+    """Two 3x3 convolutions of many channels, the second with a shortcut."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 32, 1), nn.Conv2d(32, 40, 3, padding=1), nn.BatchNorm2d(40), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(40, 40, 3, padding=1, bias=False), nn.BatchNorm2d(40))
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.relu(self.second(x) + x)
+
+
+@pytest.mark.skipif(bool(reduced_unfit()), reason=reduced_unfit() or "served")
+def test_in_bf16_wide_convolutions_go_by_winograds_algorithm():
+    model = drawn(Wide())
+    quick = folded(model)
+    for _ in range(2):
+        with torch.no_grad(), twofold.precision("bf16"):
+            y, truth = quick.run("channels last", X), model.double()(X.double())
+        assert (y - truth).norm() < 2e-2 * truth.norm()
+        taken = [layer.last_route for layer in quick.modules() if type(layer) is FoldedConv2d]
+        assert taken == ["vendor fused bf16", "native channels last", "native channels last"]
+        with torch.no_grad():  # a weight that changes is packed anew
+            model.float().second[0].weight.mul_(-1)
+            [layer for layer in quick.modules() if type(layer) is FoldedConv2d][2].conv.weight.mul_(-1)
 
 
 @pytest.mark.parametrize("kind", ["auto", "measured", "gradient", "autocast", "plain", "other size"])

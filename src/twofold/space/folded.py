@@ -8,26 +8,29 @@ while a number is in its register. What is left to choose is the layout, for the
 rectifies; or channels first by the layers' own routes, of which Winograd's algorithm does the same. Both are tried on the first input of a
 size, and the faster is kept; without measuring (measured.py) channels last.
 
-With `precision("bf16")` and channels last, what only convolutions and max pooling read stays in bfloat16.
+With `precision("bf16")` and channels last, what only convolutions and max pooling read stays in bfloat16, and 3x3 convolutions go by
+Winograd's algorithm, too.
 
 Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018, section 3.2
 """
 
 import copy
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from twofold.kernels import convolution_last
 from twofold.layers.activation import ReLU
 from twofold.layers.forms import bf16_permitted
 from twofold.layers.measured import allowed
 from twofold.layers.normalization import BatchNorm2d
 from twofold.layers.routes import Routed, route, traced, wanted_route
 from twofold.space.convolution import Conv2d, DepthwiseConv2d
-from twofold.space.correlation import correlate
+from twofold.space.correlation import correlate, worth_last
 from twofold.space.fused import convolve_relu_pool
 from twofold.space.max_pooling import MaxPool2d
 from twofold.space.sequential import NOT_SUITED, pool_after
@@ -122,7 +125,7 @@ class FoldedConv2d(Routed):
             conv.weight, conv.bias = folded_weights(conv, norm)
         for weight in conv.parameters():
             weight.requires_grad_(False)
-        self._packed: tuple[Any, Tensor, Tensor | None] | None = None
+        self._packed: tuple[Tensor, Any, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": None}
@@ -162,7 +165,7 @@ class FoldedConv2d(Routed):
         return y if self.pool is None else self.pool(y)
 
     def last(self, x: Tensor, other: Tensor | None) -> Tensor:
-        """By oneDNN, channels last; in bfloat16 where that is permitted."""
+        """Channels last, by oneDNN; in bfloat16 where that is permitted, and then by Winograd's algorithm where it serves."""
         conv = self.conv
         dtype = torch.bfloat16 if bf16_permitted() else torch.float32
         if x.dtype == torch.float32:
@@ -172,29 +175,59 @@ class FoldedConv2d(Routed):
         if window.padding[::2] != window.padding[1::2] or (other is not None and other.shape != size):
             return self.apart(x.float(), None if other is None else other.float())
         x = x.to(dtype, memory_format=torch.channels_last)
-        geometry = (window.padding[::2], window.stride, window.dilation, conv.groups)
-        weight, bias = self.packed(x, geometry)
-        if other is None:
-            after = ("leaky_relu", [SLOPE]) if self.relu else ("none", [])
-            y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *geometry, *after, "")
-        else:
+        if other is not None:
             other = other.to(dtype, memory_format=torch.channels_last)
-            y = torch.ops.mkldnn._convolution_pointwise.binary(x, other, weight, bias, *geometry, "add", None, None, [], None)
-            y = y.relu_() if self.relu else y
-        self.took("vendor fused bf16" if dtype == torch.bfloat16 else "vendor fused")
+        if (
+            dtype == torch.bfloat16
+            and window.taps > 1
+            and worth_last(x, conv.weight, None, window, conv.groups)
+            and not convolution_last.unfit(x, conv.weight, conv.bias, window)
+        ):
+            self.took("native channels last")
+            y = convolution_last.packed(x, self.tiles(), conv.out_channels, window, self.relu and other is None)
+            if other is not None:
+                y = y.add_(other)
+                y = y.relu_() if self.relu else y
+        else:
+            self.took("vendor fused bf16" if dtype == torch.bfloat16 else "vendor fused")
+            y = self.by_vendor(x, other, (window.padding[::2], window.stride, window.dilation, conv.groups))
         y = y if self.pool is None else self.pool(y)
         return y if self.stays else y.float()
 
+    def by_vendor(self, x: Tensor, other: Tensor | None, geometry: Any) -> Tensor:
+        """y by oneDNN, of x and other as they lie."""
+        weight, bias = self.packed(x, geometry)
+        y: Tensor
+        if other is None:
+            after = ("leaky_relu", [SLOPE]) if self.relu else ("none", [])
+            y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *geometry, *after, "")
+            return y
+        y = torch.ops.mkldnn._convolution_pointwise.binary(x, other, weight, bias, *geometry, "add", None, None, [], None)
+        return y.relu_() if self.relu else y
+
     def packed(self, x: Tensor, geometry: Any) -> tuple[Tensor, Tensor | None]:
-        """The weights as oneDNN wants them for x, and the bias; kept until a weight or the size of x is another."""
-        weight, bias = self.conv.weight, self.conv.bias
-        question = (x.shape, x.dtype, torch.get_num_threads(), weight, weight._version, None if bias is None else bias._version)
-        known = self._packed
-        if known is None or known[0][:3] != question[:3] or known[0][3] is not weight or known[0][4:] != question[4:]:
-            laid_out = weight.detach().to(x.dtype, memory_format=torch.channels_last)
+        """The weights as oneDNN wants them for x, and the bias."""
+
+        def pack(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            laid_out = weight.to(x.dtype, memory_format=torch.channels_last)
             reordered = torch.ops.mkldnn._reorder_convolution_weight(laid_out, *geometry, list(x.shape))
-            known = self._packed = (question, reordered, None if bias is None else bias.detach().to(x.dtype))
-        return known[1], known[2]
+            return reordered, None if bias is None else bias.to(x.dtype)
+
+        kept: tuple[Tensor, Tensor | None] = self.kept((x.shape, x.dtype, torch.get_num_threads()), pack)
+        return kept
+
+    def tiles(self) -> Tensor:
+        """The weights as Winograd's algorithm wants them."""
+        kept: Tensor = self.kept("tiles", convolution_last.pack)
+        return kept
+
+    def kept(self, question: Any, pack: Callable[[Tensor, Tensor | None], Any]) -> Any:
+        """pack(weight, bias); kept until a weight or the question is another."""
+        weight, bias = self.conv.weight, self.conv.bias
+        question = (question, weight._version, None if bias is None else bias._version)
+        if self._packed is None or self._packed[0] is not weight or self._packed[1] != question:
+            self._packed = (weight, question, pack(weight.detach(), None if bias is None else bias.detach()))
+        return self._packed[2]
 
     def extra_repr(self) -> str:
         return "with ReLU" if self.relu else ""

@@ -19,6 +19,7 @@
 #include "winograd_tiles.h"
 #include "winograd_products.h"
 #include "winograd.h"
+#include "winograd_last.h"
 #include "floats.h"
 #include "gates.h"
 #include "recurrent_product.h"
@@ -33,6 +34,11 @@
 
 const twofold::WinogradKernels& twofold::avx512bf16_winograd() {
   static const WinogradKernels table = avx512bf16::winograd_kernels;
+  return table;
+}
+
+const twofold::WinogradTable<twofold::Half>& twofold::avx512bf16_winograd_last() {
+  static const WinogradTable<Half> table = avx512bf16::last::table;
   return table;
 }
 

@@ -54,7 +54,7 @@ bool by_winograd(const Convolution& c, int64_t algorithm) {
   return algorithm == kWinograd || (algorithm == kChoose && can_winograd(c) && c.C >= kMany && c.F >= kMany && c.P > 1 && c.Q > 1);
 }
 
-Winograd winograd_of(const Convolution& c, bool reduced) {
+Winograd<float> winograd_of(const Convolution& c, bool reduced) {
   const WinogradKernels* found = winograd_kernels(reduced);
   TORCH_CHECK_VALUE(
       found, "convolution: products of bfloat16 need a processor with AVX512_BF16; kernels.convolution.reduced_unfit() says so");
@@ -92,7 +92,7 @@ class Correlation {
 
  private:
   Convolution c_;
-  std::optional<Winograd> winograd_;
+  std::optional<Winograd<float>> winograd_;
 
  public:
   Cut blocks;
@@ -105,7 +105,7 @@ class Correlation {
 void correlate(const Convolution& c, int64_t batch, const float* x, int64_t x_image, const float* weight, const float* bias, bool turned,
     int64_t algorithm, bool reduced, bool relu, float* y, int64_t y_image) {
   if (by_winograd(c, algorithm)) {
-    const Winograd way = winograd_of(c, reduced);
+    const Winograd<float> way = winograd_of(c, reduced);
     if (worth_sharing(way)) {
       const Memory packed = pack_winograd(way, weight, bias, turned);
       return winograd_together(way, batch, x, x_image, packed.get(), relu, y, y_image);
@@ -259,7 +259,7 @@ std::tuple<at::Tensor, at::Tensor> convolution_max_pool(const at::Tensor& x, con
 }  // namespace twofold
 
 TORCH_LIBRARY_FRAGMENT(twofold, m) {
-  m.def("convolution_reduces() -> bool", [] { return twofold::winograd_kernels(true) != nullptr; });
+  m.def("convolution_reduces() -> bool", [] { return twofold::winograd_reduces(); });
   m.def("convolution(Tensor x, Tensor weight, Tensor? bias, int[] geometry, int groups, bool relu, int algorithm, bool reduced) -> Tensor");
   m.def("convolution_dx(Tensor dy, Tensor weight, int[] geometry, int groups, int height, int width, int algorithm, bool reduced) -> Tensor");
   m.def("convolution_max_pool(Tensor x, Tensor weight, Tensor? bias, int[] geometry, bool relu, int[] pool, bool with_winners, int algorithm, bool reduced) -> (Tensor, Tensor)");

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "half.h"
+
 namespace twofold {
 
 // C channels, F filters, H W map, P Q output, kh kw taps, sh sw stride, top left padding (negative: the map is cropped), dh dw dilation.
@@ -47,7 +49,7 @@ struct ConvolutionKernels {
   void (*where_positive)(const float* y, const float* d, float* to, int64_t count);
 };
 
-// What a block takes, in floats; and how many items its stages can be split into: cells of channels, panels of filters.
+// What a block takes, in floats; and how many items its stages can be split into: cells of what is seen, panels of filters.
 struct WinogradSizes {
   int64_t cells, panels, seen, products, scratch;
   static constexpr int64_t parts = 16;
@@ -55,30 +57,34 @@ struct WinogradSizes {
 
 // The same by Winograd's algorithm (winograd.h): 3x3 taps, stride 1, dilation 1. Frames are frames of tiles of 2x2 windows. The stages
 // of a block take their items [begin, end), in any order: seeing the cells, the products (16 times as many as panels), then the panels.
-struct WinogradKernels {
+// Maps are of float and lie channels first, or of Half and lie channels last, as do the weights then.
+template <class Number>
+struct WinogradTable {
   WinogradSizes (*sizes)(const Convolution&, const Frame&, bool gradient);
   int64_t (*packed_size)(const Convolution&);
   void (*pack)(const Convolution&, const float* weight, const float* bias, bool turned, int64_t begin, int64_t end, float* packed);
-  void (*see)(const Convolution&, const Frame&, bool gradient, const float* x, int64_t x_image, int64_t begin, int64_t end, float* seen,
+  void (*see)(const Convolution&, const Frame&, bool gradient, const Number* x, int64_t x_image, int64_t begin, int64_t end, float* seen,
       float* scratch);
   void (*multiply)(const Convolution&, const Frame&, const float* seen, const float* packed, int64_t begin, int64_t end, float* products);
-  void (*put)(const Convolution&, const Frame&, const float* products, const float* packed, bool relu, float* y, int64_t y_image,
+  void (*put)(const Convolution&, const Frame&, const float* products, const float* packed, bool relu, Number* y, int64_t y_image,
       int64_t y_map, int64_t begin, int64_t end, float* scratch);
   // The gradient of the weights: dy is seen, too (and its sums added to dbias, unless that is null); the products are added to the
   // sums, or begin them where those are fresh.
   int64_t (*sums_size)(const Convolution&);
-  void (*see_gradient)(const Convolution&, const Frame&, const float* dy, int64_t dy_image, int64_t begin, int64_t end, float* products,
+  void (*see_gradient)(const Convolution&, const Frame&, const Number* dy, int64_t dy_image, int64_t begin, int64_t end, float* products,
       float* dbias, float* scratch);
   void (*add_products)(const Convolution&, const Frame&, const float* seen, const float* products, int64_t begin, int64_t end, bool fresh,
       float* sums);
   void (*finish)(const Convolution&, const float* sums, int64_t begin, int64_t end, float* dweight);
 };
+using WinogradKernels = WinogradTable<float>;
 
 // The same with products of numbers rounded to bfloat16, summed in float32: where the compiler knows the instruction. Whether the
 // processor does, the caller asks.
 #if defined(__x86_64__) && ((defined(__clang__) && __clang_major__ >= 11) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
 #define TWOFOLD_BF16 1
-const WinogradKernels& avx512bf16_winograd();
+const WinogradTable<float>& avx512bf16_winograd();
+const WinogradTable<Half>& avx512bf16_winograd_last();
 #endif
 
 }  // namespace twofold

@@ -2,14 +2,10 @@
 #pragma once
 #include <cstdint>
 
+#include "half.h"
 #include "norm_table.h"
 
 namespace twofold {
-
-// A number in bfloat16: the first 16 of float32's bits.
-struct Half {
-  uint16_t bits;
-};
 
 // How a channel is normalised: y = slope (x - mean) + shift.
 struct Affine {

@@ -74,8 +74,9 @@ inline void gather_taps(const Convolution& c, const float* weight, bool turned, 
   }
 }
 
-// Panels [begin, end) of the weights.
-void winograd_pack(const Convolution& c, const float* weight, const float* bias, bool turned, int64_t begin, int64_t end, float* packed) {
+// Panels [begin, end) of the weights, whose taps are gathered by gather(channel, filter, to).
+template <class Gather>
+inline void pack_panels(const Convolution& c, const float* bias, int64_t begin, int64_t end, float* packed, Gather gather) {
   constexpr int64_t L = Vector::lanes;
   const int64_t rows = parts(c.C, kDeep), part = weight_part(c, rows), filters = whole_lanes(c.F);
   float taps[9 * L * L];
@@ -84,7 +85,7 @@ void winograd_pack(const Convolution& c, const float* weight, const float* bias,
     float* block = packed + panel * rows + f % kPanel;
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t channel = row * kDeep % L;
-      if (channel == 0) gather_taps(c, weight, turned, row * kDeep, f, taps);
+      if (channel == 0) gather(row * kDeep, f, taps);
 #if TWOFOLD_DEEP == 2
       float first[kParts * L], second[kParts * L];
       transform_taps(taps + channel * 9 * L, first, L);
@@ -100,13 +101,32 @@ void winograd_pack(const Convolution& c, const float* weight, const float* bias,
   }
 }
 
+void winograd_pack(const Convolution& c, const float* weight, const float* bias, bool turned, int64_t begin, int64_t end, float* packed) {
+  pack_panels(c, bias, begin, end, packed, [&](int64_t channel, int64_t f, float* to) { gather_taps(c, weight, turned, channel, f, to); });
+}
+
 void winograd_see(const Convolution& c, const Frame& frame, bool gradient, const float* x, int64_t x_image, int64_t begin, int64_t end,
     float* seen, float* scratch) {
   const Tiles tiles(c, frame);
   see_tiles(c, frame, tiles, gradient, x, x_image, begin, end, seen, scratch);
 }
 
-// A' m A of every tile for V vectors of filters, the bias added, ReLU where asked for: maps [window][V lanes]
+// A' m A of a tile for a vector of filters, whose numbers lie `part` apart: its windows, reading order
+inline void put_tile(const float* m, int64_t part, Vector bias, Vector* windows) {
+  Vector upper[4], lower[4];
+  TWOFOLD_UNROLL
+  for (int j = 0; j < 4; ++j) {
+    const Vector b = Vector::load(m + (4 + j) * part), d = Vector::load(m + (8 + j) * part);
+    upper[j] = Vector::load(m + j * part) + b + d;
+    lower[j] = b - d - Vector::load(m + (12 + j) * part);
+  }
+  windows[0] = upper[0] + upper[1] + upper[2] + bias;
+  windows[1] = upper[1] - upper[2] - upper[3] + bias;
+  windows[2] = lower[0] + lower[1] + lower[2] + bias;
+  windows[3] = lower[1] - lower[2] - lower[3] + bias;
+}
+
+// Every tile for V vectors of filters, the bias added, ReLU where asked for: maps [window][V lanes]
 template <int V>
 inline void transform_products(const Convolution& c, const Frame& frame, const Tiles& tiles, const float* from, int64_t part, const float* bias,
     bool relu, float* maps) {
@@ -114,20 +134,13 @@ inline void transform_products(const Convolution& c, const Frame& frame, const T
   each_tile(c, frame, tiles, [&](int64_t tile, int64_t window, bool below, bool right) {
     TWOFOLD_UNROLL
     for (int64_t f = 0; f < width; f += Vector::lanes) {
-      Vector upper[4], lower[4];
-      TWOFOLD_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        const float* m = from + tile * width + f + j * part;
-        const Vector b = Vector::load(m + 4 * part), d = Vector::load(m + 8 * part);
-        upper[j] = Vector::load(m) + b + d;
-        lower[j] = b - d - Vector::load(m + 12 * part);
-      }
-      const Vector plus = Vector::load(bias + f);
+      Vector y[4];
+      put_tile(from + tile * width + f, part, Vector::load(bias + f), y);
       const auto put = [&](Vector y, int64_t place) { (relu ? y.positive() : y).store(maps + (window + place) * width + f); };
-      put(upper[0] + upper[1] + upper[2] + plus, 0);
-      if (right) put(upper[1] - upper[2] - upper[3] + plus, 1);
-      if (below) put(lower[0] + lower[1] + lower[2] + plus, c.Q);
-      if (below && right) put(lower[1] - lower[2] - lower[3] + plus, c.Q + 1);
+      put(y[0], 0);
+      if (right) put(y[1], 1);
+      if (below) put(y[2], c.Q);
+      if (below && right) put(y[3], c.Q + 1);
     }
   });
 }
@@ -148,6 +161,14 @@ void winograd_put(const Convolution& c, const Frame& frame, const float* product
   }
 }
 
+// Row i of A dy A' of a tile's windows, reading order
+inline void see_row(const Vector* windows, int i, Vector* four) {
+  const Vector none = Vector::zero(), *w = windows;
+  const Vector a = i == 0 ? w[0] : i == 1 ? w[0] + w[2] : i == 2 ? w[0] - w[2] : none - w[2];
+  const Vector b = i == 0 ? w[1] : i == 1 ? w[1] + w[3] : i == 2 ? w[1] - w[3] : none - w[3];
+  four[0] = a, four[1] = a + b, four[2] = a - b, four[3] = none - b;
+}
+
 // A dy A' of every tile for V vectors of filters: to [cell of tiles][V lanes]
 template <int V>
 inline void transform_gradients(const Convolution& c, const Frame& frame, const Tiles& tiles, const float* maps, float* to, int64_t part) {
@@ -158,13 +179,12 @@ inline void transform_gradients(const Convolution& c, const Frame& frame, const 
     TWOFOLD_UNROLL
     for (int64_t f = 0; f < width; f += Vector::lanes) {
       const Vector none = Vector::zero();
-      const Vector a = Vector::load(from + f), b = right ? Vector::load(from + width + f) : none;
-      const Vector d = below ? Vector::load(from + c.Q * width + f) : none;
-      const Vector e = below && right ? Vector::load(from + (c.Q + 1) * width + f) : none;
-      const Vector rows[4][2] = {{a, b}, {a + d, b + e}, {a - d, b - e}, {none - d, none - e}};
+      const Vector windows[4] = {Vector::load(from + f), right ? Vector::load(from + width + f) : none,
+          below ? Vector::load(from + c.Q * width + f) : none, below && right ? Vector::load(from + (c.Q + 1) * width + f) : none};
       TWOFOLD_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const Vector four[4] = {rows[i][0], rows[i][0] + rows[i][1], rows[i][0] - rows[i][1], none - rows[i][1]};
+        Vector four[4];
+        see_row(windows, i, four);
         TWOFOLD_UNROLL
         for (int j = 0; j < 4; ++j) {
           const int k = 4 * i + j;
@@ -224,28 +244,38 @@ inline void transform_sums(const float* u, int64_t part, float* taps) {
   }
 }
 
-// dweight of the panels [begin, end)
-void winograd_finish(const Convolution& c, const float* sums, int64_t begin, int64_t end, float* dweight) {
+// Gives put(f, first, channels, taps) the gradient of the panels [begin, end), taps [channel][tap][lane] of lanes of filters and channels
+// at a time.
+template <class Put>
+inline void each_taps(const Convolution& c, const float* sums, int64_t begin, int64_t end, Put put) {
   constexpr int64_t L = Vector::lanes;
   const int64_t filters = whole_lanes(c.F), part = weight_part(c, c.C);
   float taps[9 * L * L];
   for (int64_t f = begin * kPanel; f < smaller(end * kPanel, filters); f += L) {
     const int64_t panel = f / kPanel * kPanel, width = smaller(kPanel, filters - panel);
     for (int64_t first = 0; first < c.C; first += L) {
-      const int64_t channels = smaller(L, c.C - first), numbers = 9 * channels;
+      const int64_t channels = smaller(L, c.C - first);
       for (int64_t channel = 0; channel < channels; ++channel) {
         transform_sums(sums + panel * c.C + (first + channel) * width + f % kPanel, part, taps + channel * 9 * L);
       }
-      float* to = dweight + (f * c.C + first) * 9;
-      if (channels == L && f + L <= c.F) {
-        for (int64_t n = 0; n < numbers; n += L) transpose(taps + n * L, L, to + n, 9 * c.C);
-        continue;
-      }
-      for (int64_t l = 0; l < smaller(L, c.F - f); ++l) {
-        for (int64_t n = 0; n < numbers; ++n) to[l * 9 * c.C + n] = taps[n * L + l];
-      }
+      put(f, first, channels, taps);
     }
   }
+}
+
+// dweight of the panels [begin, end)
+void winograd_finish(const Convolution& c, const float* sums, int64_t begin, int64_t end, float* dweight) {
+  constexpr int64_t L = Vector::lanes;
+  each_taps(c, sums, begin, end, [&](int64_t f, int64_t first, int64_t channels, const float* taps) {
+    float* to = dweight + (f * c.C + first) * 9;
+    if (channels == L && f + L <= c.F) {
+      for (int64_t n = 0; n < 9 * L; n += L) transpose(taps + n * L, L, to + n, 9 * c.C);
+      return;
+    }
+    for (int64_t l = 0; l < smaller(L, c.F - f); ++l) {
+      for (int64_t n = 0; n < 9 * channels; ++n) to[l * 9 * c.C + n] = taps[n * L + l];
+    }
+  });
 }
 
 inline constexpr WinogradKernels winograd_kernels{winograd_sizes, winograd_packed, winograd_pack, winograd_see, winograd_products,

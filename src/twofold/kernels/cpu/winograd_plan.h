@@ -5,6 +5,7 @@
 // common cache allows, and its stages are shared out: no thread begins a stage before all have ended the one before.
 #pragma once
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "convolution_plan.h"
@@ -15,12 +16,29 @@ constexpr int64_t kTiles = 1 << 17;   // floats of a thread's own block, if that
 constexpr int64_t kCommon = 1 << 21;  // floats of a block for all threads: they stay in the third cache
 constexpr int64_t kHeld = 1 << 15;    // C F above which all threads are at the same block
 
-// The table, with `reduced` the one whose products are of bfloat16, or null where this processor or ATEN_CPU_CAPABILITY rules it out.
-inline const WinogradKernels* winograd_kernels(bool reduced) {
-  if (!reduced) return &kernels().winograd;
+// Whether there are products of bfloat16, which this processor or ATEN_CPU_CAPABILITY may rule out.
+inline bool winograd_reduces() {
 #if TWOFOLD_BF16
   static const bool known = std::string(kernels().instruction_set) == "avx512" && __builtin_cpu_supports("avx512bf16");
-  if (known) return &avx512bf16_winograd();
+  return known;
+#else
+  return false;
+#endif
+}
+
+// The table, with `reduced` the one whose products are of bfloat16, or null where there is none.
+inline const WinogradTable<float>* winograd_kernels(bool reduced) {
+  if (!reduced) return &kernels().winograd;
+#if TWOFOLD_BF16
+  if (winograd_reduces()) return &avx512bf16_winograd();
+#endif
+  return nullptr;
+}
+
+// The one for maps of bfloat16 that lie channels last, or null.
+inline const WinogradTable<Half>* winograd_last_kernels() {
+#if TWOFOLD_BF16
+  if (winograd_reduces()) return &avx512bf16_winograd_last();
 #endif
   return nullptr;
 }
@@ -30,8 +48,9 @@ inline Convolution tiles_of(const Convolution& c) {
 }
 
 // One layer's way: its table, and what all stages need to know.
+template <class Number>
 struct Winograd {
-  const WinogradKernels& table;
+  const WinogradTable<Number>& table;
   Convolution c;
 
   WinogradSizes sizes(const Frame& frame, bool gradient) const { return table.sizes(c, frame, gradient); }
@@ -39,6 +58,8 @@ struct Winograd {
     const WinogradSizes size = sizes(frame, gradient);
     return size.seen + size.products + size.scratch;
   }
+  // From a row of windows to the next: of one map, or channels last of all.
+  int64_t row() const { return std::is_same_v<Number, Half> ? c.Q * c.F : c.Q; }
   int64_t panels() const { return sizes(Frame(tiles_of(c), 1, 0, 1), false).panels; }
   Cut own_blocks(int64_t batch, int64_t step, bool gradient) const {
     const int64_t budget = std::max<int64_t>(kTiles, 56 * 20 * (c.C + c.F));
@@ -68,7 +89,8 @@ inline void in_parts(int64_t parts, const std::function<void(const Part&)>& work
   });
 }
 
-inline Memory pack_winograd(const Winograd& way, const float* weight, const float* bias, bool turned) {
+template <class Number>
+Memory pack_winograd(const Winograd<Number>& way, const float* weight, const float* bias, bool turned) {
   Memory packed = memory(way.table.packed_size(way.c));
   at::parallel_for(0, way.panels(), std::max<int64_t>(1, kWork / (32 * 32 * way.c.C)), [&](int64_t begin, int64_t end) {
     way.table.pack(way.c, weight, bias, turned, begin, end, packed.get());
@@ -77,8 +99,9 @@ inline Memory pack_winograd(const Winograd& way, const float* weight, const floa
 }
 
 // A block by one thread. y is where its first row of windows goes.
-inline void winograd_block(const Winograd& way, const Frame& frame, const float* x, int64_t x_image, const float* packed, bool relu,
-    float* y, int64_t y_image, int64_t y_map, float* scratch) {
+template <class Number>
+void winograd_block(const Winograd<Number>& way, const Frame& frame, const Number* x, int64_t x_image, const float* packed, bool relu,
+    Number* y, int64_t y_image, int64_t y_map, float* scratch) {
   const WinogradSizes sizes = way.sizes(frame, false);
   float *seen = scratch, *products = seen + sizes.seen, *rest = products + sizes.products;
   way.table.see(way.c, frame, false, x, x_image, 0, sizes.cells, seen, rest);
@@ -86,11 +109,13 @@ inline void winograd_block(const Winograd& way, const Frame& frame, const float*
   way.table.put(way.c, frame, products, packed, relu, y, y_image, y_map, 0, sizes.panels, rest);
 }
 
-inline bool worth_sharing(const Winograd& way) { return way.c.C * way.c.F > kHeld && at::get_num_threads() <= way.panels(); }
+template <class Number>
+bool worth_sharing(const Winograd<Number>& way) { return way.c.C * way.c.F > kHeld && at::get_num_threads() <= way.panels(); }
 
 // All threads at the same block, one after the other.
-inline void winograd_together(const Winograd& way, int64_t batch, const float* x, int64_t x_image, const float* packed, bool relu, float* y,
-    int64_t y_image) {
+template <class Number>
+void winograd_together(const Winograd<Number>& way, int64_t batch, const Number* x, int64_t x_image, const float* packed, bool relu,
+    Number* y, int64_t y_image) {
   const Convolution& c = way.c;
   const Cut blocks = way.common_blocks(batch, false);
   const WinogradSizes most = way.sizes(blocks.first, false);
@@ -99,8 +124,8 @@ inline void winograd_together(const Winograd& way, int64_t batch, const float* x
   for (int64_t block = 0; block < blocks.blocks(); ++block) {
     const Frame frame = blocks.frame(tiles_of(c), block);
     const WinogradSizes sizes = way.sizes(frame, false);
-    const float* from = x + blocks.image(block) * x_image;
-    float* to = y + blocks.image(block) * y_image + frame.row * 2 * c.Q;
+    const Number* from = x + blocks.image(block) * x_image;
+    Number* to = y + blocks.image(block) * y_image + frame.row * 2 * way.row();
     in_parts(parts, [&](const Part& part) {
       way.table.see(c, frame, false, from, x_image, part.begin(sizes.cells), part.end(sizes.cells), seen.get(),
           scratch.get() + part.number * most.scratch);
@@ -116,7 +141,8 @@ inline void winograd_together(const Winograd& way, int64_t batch, const float* x
   }
 }
 
-inline void finish_winograd(const Winograd& way, int64_t parts, const float* sums, float* dweight) {
+template <class Number>
+void finish_winograd(const Winograd<Number>& way, int64_t parts, const float* sums, float* dweight) {
   const int64_t panels = way.panels();
   in_parts(std::min(parts, panels), [&](const Part& part) {
     way.table.finish(way.c, sums, part.begin(panels), part.end(panels), dweight);
@@ -124,7 +150,8 @@ inline void finish_winograd(const Winograd& way, int64_t parts, const float* sum
 }
 
 // Every thread its own blocks and sums.
-inline void winograd_gradient_apart(const Winograd& way, int64_t batch, const float* x, int64_t x_image, const float* dy, int64_t dy_image,
+template <class Number>
+void winograd_gradient_apart(const Winograd<Number>& way, int64_t batch, const Number* x, int64_t x_image, const Number* dy, int64_t dy_image,
     float* dweight, float* dbias) {
   const Convolution& c = way.c;
   const Cut blocks = way.own_blocks(batch, 1, true);
@@ -139,7 +166,7 @@ inline void winograd_gradient_apart(const Winograd& way, int64_t batch, const fl
       const WinogradSizes sizes = way.sizes(frame, true);
       float *seen = scratch.get(), *products = seen + sizes.seen, *rest = products + sizes.products;
       way.table.see(c, frame, true, x + blocks.image(block) * x_image, x_image, 0, sizes.cells, seen, rest);
-      way.table.see_gradient(c, frame, dy + blocks.image(block) * dy_image + frame.row * 2 * c.Q, dy_image, 0, sizes.panels, products,
+      way.table.see_gradient(c, frame, dy + blocks.image(block) * dy_image + frame.row * 2 * way.row(), dy_image, 0, sizes.panels, products,
           dbias ? bias_sums.data() + part * c.F : nullptr, rest);
       way.table.add_products(c, frame, seen, products, 0, sizes.parts * sizes.panels, !begun[part], sums.get() + part * size);
       begun[part] = 1;
@@ -153,7 +180,8 @@ inline void winograd_gradient_apart(const Winograd& way, int64_t batch, const fl
 }
 
 // All threads at the same block and at the same sums.
-inline void winograd_gradient_together(const Winograd& way, int64_t batch, const float* x, int64_t x_image, const float* dy,
+template <class Number>
+void winograd_gradient_together(const Winograd<Number>& way, int64_t batch, const Number* x, int64_t x_image, const Number* dy,
     int64_t dy_image, float* dweight, float* dbias) {
   const Convolution& c = way.c;
   const Cut blocks = way.common_blocks(batch, true);
@@ -164,7 +192,7 @@ inline void winograd_gradient_together(const Winograd& way, int64_t batch, const
   for (int64_t block = 0; block < blocks.blocks(); ++block) {
     const Frame frame = blocks.frame(tiles_of(c), block);
     const WinogradSizes sizes = way.sizes(frame, true);
-    const float *from = x + blocks.image(block) * x_image, *d = dy + blocks.image(block) * dy_image + frame.row * 2 * c.Q;
+    const Number *from = x + blocks.image(block) * x_image, *d = dy + blocks.image(block) * dy_image + frame.row * 2 * way.row();
     in_parts(parts, [&](const Part& part) {
       float* rest = scratch.get() + part.number * most.scratch;
       way.table.see(c, frame, true, from, x_image, part.begin(sizes.cells), part.end(sizes.cells), seen.get(), rest);
@@ -179,10 +207,11 @@ inline void winograd_gradient_together(const Winograd& way, int64_t batch, const
   finish_winograd(way, parts, sums.get(), dweight);
 }
 
-inline void winograd_gradient(const Winograd& way, int64_t batch, const float* x, int64_t x_image, const float* dy, int64_t dy_image,
+template <class Number>
+void winograd_gradient(const Winograd<Number>& way, int64_t batch, const Number* x, int64_t x_image, const Number* dy, int64_t dy_image,
     float* dweight, float* dbias) {
   const bool many = way.c.C * way.c.F > kHeld;
-  (many ? winograd_gradient_together : winograd_gradient_apart)(way, batch, x, x_image, dy, dy_image, dweight, dbias);
+  (many ? winograd_gradient_together<Number> : winograd_gradient_apart<Number>)(way, batch, x, x_image, dy, dy_image, dweight, dbias);
 }
 
 }  // namespace twofold

@@ -3,14 +3,15 @@
 namespace twofold {
 namespace TWOFOLD_SET {
 
-// Forward: T tiles by V vectors of filters, summed over the cells of channels.
+// Forward: T tiles by V vectors of filters, summed over the cells of channels, and added to `to` [tile][V lanes], unless that is fresh:
+// then it holds nothing yet.
 template <int T, int V>
-void product_tile(const float* seen, int64_t step, const float* weight, int64_t rows, float* to) {
+void product_tile(const float* seen, int64_t step, const float* weight, int64_t rows, bool fresh, float* to) {
   Vector sum[T][V];
   TWOFOLD_UNROLL
   for (int t = 0; t < T; ++t) {
     TWOFOLD_UNROLL
-    for (int v = 0; v < V; ++v) sum[t][v] = Vector::zero();
+    for (int v = 0; v < V; ++v) sum[t][v] = fresh ? Vector::zero() : Vector::load(to + (t * V + v) * Vector::lanes);
   }
   for (int64_t row = 0; row < rows; ++row, seen += step, weight += V * Vector::lanes) {
     Vector w[V];
@@ -30,7 +31,7 @@ void product_tile(const float* seen, int64_t step, const float* weight, int64_t 
   }
 }
 
-using ProductTile = void (*)(const float*, int64_t, const float*, int64_t, float*);
+using ProductTile = void (*)(const float*, int64_t, const float*, int64_t, bool, float*);
 
 template <int V>
 inline ProductTile product_tile_of(int64_t tiles) {
@@ -57,7 +58,7 @@ inline ProductTile product_tile_of(int64_t tiles) {
 }
 
 // The gradient: CB channels by V vectors of filters, summed over the cells of tiles and added to sums [channel][V lanes], unless they
-// are fresh: then they hold nothing yet.
+// are fresh.
 template <int CB, int V>
 void sum_tile(const float* seen, int64_t step, const float* d, int64_t cells, bool fresh, float* sums) {
   constexpr int kThirds = (CB + 2) / 3;
@@ -90,10 +91,8 @@ void sum_tile(const float* seen, int64_t step, const float* d, int64_t cells, bo
   }
 }
 
-using SumTile = void (*)(const float*, int64_t, const float*, int64_t, bool, float*);
-
 template <int V>
-inline SumTile sum_tile_of(int64_t channels) {
+inline ProductTile sum_tile_of(int64_t channels) {
   switch (channels) {
     case 1: return sum_tile<1, V>;
     case 2: return sum_tile<2, V>;
@@ -127,7 +126,7 @@ void winograd_products(const Convolution& c, const Frame& frame, const float* se
     for (int64_t t = 0; t < tiles.count;) {
       const int64_t count = block_of(t, tiles.count, kTileWindows);
       const ProductTile tile = width == kPanel ? product_tile_of<2>(count) : product_tile_of<1>(count);
-      tile(seen + k * layout.part + t, layout.step, weight, layout.rows, product + t * width);
+      tile(seen + k * layout.part + t, layout.step, weight, layout.rows, true, product + t * width);
       t += count;
     }
   }
@@ -145,7 +144,7 @@ void winograd_sum_products(const Convolution& c, const Frame& frame, const float
     float* sum = sums + k * weight_part(c, c.C) + panel * kPanel * c.C;
     for (int64_t channel = 0; channel < c.C;) {
       const int64_t count = block_of(channel, c.C, kTileTaps);
-      const SumTile tile = width == kPanel ? sum_tile_of<2>(count) : sum_tile_of<1>(count);
+      const ProductTile tile = width == kPanel ? sum_tile_of<2>(count) : sum_tile_of<1>(count);
       tile(seen + k * layout.part + channel * layout.step, layout.step, d, from.tiles, fresh, sum + channel * width);
       channel += count;
     }

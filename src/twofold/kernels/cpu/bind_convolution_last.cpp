@@ -1,0 +1,249 @@
+// Convolution of maps of bfloat16 that lie channels last, as torch sees it.
+//
+//   3x3 taps, stride 1   Winograd's algorithm (winograd_last.h), forward and both gradients
+//   1x1 taps             matrix products: the maps are matrices already, pixels by channels, and PyTorch multiplies those best
+//
+// Weights are of float32 or bfloat16; the gradient of 3x3 weights is summed in float32 and never rounded.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "winograd_plan.h"
+
+namespace twofold {
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using Maybe = std::optional<Tensor>;
+using Numbers = std::vector<int64_t>;
+
+constexpr auto kLast = at::MemoryFormat::ChannelsLast;
+
+void check_map(const Tensor& map, const char* name) {
+  TORCH_CHECK_VALUE(map.dim() == 4 && map.scalar_type() == at::kBFloat16 && map.is_contiguous(kLast),
+      "convolution_last: expected ", name, " to be bfloat16 of four axes, channels last");
+}
+
+const Half* read(const Tensor& map) { return reinterpret_cast<const Half*>(map.const_data_ptr<at::BFloat16>()); }
+Half* write(const Tensor& map) { return reinterpret_cast<Half*>(map.mutable_data_ptr<at::BFloat16>()); }
+
+// Weights (and what lies like them) in float32, channels last.
+Tensor laid_out(const Tensor& weight) { return weight.to(at::kFloat).contiguous(kLast); }
+
+Tensor empty_map(const Tensor& like, int64_t batch, int64_t channels, int64_t height, int64_t width) {
+  return at::empty({batch, channels, height, width}, like.options().dtype(at::kBFloat16).memory_format(kLast));
+}
+
+// geometry: P Q kh kw sh sw top left dh dw
+Convolution checked(int64_t C, int64_t F, int64_t H, int64_t W, at::IntArrayRef g) {
+  TORCH_CHECK_VALUE(g.size() == 10, "convolution_last: expected 10 numbers of geometry, got ", g.size());
+  for (const int64_t size : {C, F, H, W, g[0], g[1]}) {
+    TORCH_CHECK_VALUE(size >= 1 && size < kLimit, "convolution_last: a size of ", size, " is out of range");
+  }
+  for (const int64_t padding : {g[6], g[7]}) {
+    TORCH_CHECK_VALUE(padding > -kLimit && padding < kLimit, "convolution_last: padding of ", padding, " is out of range");
+  }
+  TORCH_CHECK_VALUE(g[2] == 3 && g[3] == 3 && g[4] == 1 && g[5] == 1 && g[8] == 1 && g[9] == 1,
+      "convolution_last: expected 3x3 taps, stride 1 and dilation 1");
+  return {C, F, H, W, g[0], g[1], 3, 3, 1, 1, g[6], g[7], 1, 1};
+}
+
+Winograd<Half> way_of(const Convolution& c) {
+  const WinogradTable<Half>* found = winograd_last_kernels();
+  TORCH_CHECK_VALUE(found, "convolution_last: needs a processor with AVX512_BF16");
+  return {*found, c};
+}
+
+void correlate(const Winograd<Half>& way, int64_t batch, const Half* x, const float* packed, bool relu, Half* y) {
+  const Convolution& c = way.c;
+  const int64_t x_image = c.H * c.W * c.C, y_image = c.P * c.Q * c.F;
+  if (worth_sharing(way)) return winograd_together(way, batch, x, x_image, packed, relu, y, y_image);
+  const Cut blocks = way.own_blocks(batch, 1, false);
+  share(c, blocks, [&](int64_t begin, int64_t end, int64_t) {
+    const Memory scratch = memory(way.block_floats(blocks.first, false));
+    for (int64_t block = begin; block < end; ++block) {
+      const Frame frame = blocks.frame(tiles_of(c), block);
+      Half* to = y + blocks.image(block) * y_image + frame.row * 2 * way.row();
+      winograd_block(way, frame, x + blocks.image(block) * x_image, x_image, packed, relu, to, y_image, 0, scratch.get());
+    }
+  });
+}
+
+Tensor convolution(const Tensor& x, const Tensor& weight, const Maybe& bias, at::IntArrayRef geometry, bool relu) {
+  check_map(x, "x");
+  const Winograd<Half> way = way_of(checked(x.size(1), weight.size(0), x.size(2), x.size(3), geometry));
+  const Convolution& c = way.c;
+  TORCH_CHECK_VALUE(weight.size(1) == c.C && weight.size(2) == 3 && weight.size(3) == 3, "convolution_last: weight and x do not fit");
+  const Tensor y = empty_map(x, x.size(0), c.F, c.P, c.Q), w = laid_out(weight), b = bias ? bias->to(at::kFloat).contiguous() : Tensor();
+  if (!x.size(0)) return y;
+  const Memory packed = pack_winograd(way, w.const_data_ptr<float>(), bias ? b.const_data_ptr<float>() : nullptr, false);
+  correlate(way, x.size(0), read(x), packed.get(), relu, write(y));
+  return y;
+}
+
+Tensor dx_of(const Tensor& dy, const Tensor& weight, at::IntArrayRef geometry, int64_t H, int64_t W) {
+  check_map(dy, "dy");
+  const Convolution c = checked(weight.size(1), weight.size(0), H, W, geometry);
+  TORCH_CHECK_VALUE(dy.size(1) == c.F && dy.size(2) == c.P && dy.size(3) == c.Q, "convolution_last: dy and weight do not fit");
+  const Winograd<Half> way = way_of({c.F, c.C, c.P, c.Q, H, W, 3, 3, 1, 1, 2 - c.top, 2 - c.left, 1, 1});
+  const Tensor dx = empty_map(dy, dy.size(0), c.C, H, W), w = laid_out(weight);
+  if (!dy.size(0)) return dx;
+  const Memory packed = pack_winograd(way, w.const_data_ptr<float>(), nullptr, true);
+  correlate(way, dy.size(0), read(dy), packed.get(), false, write(dx));
+  return dx;
+}
+
+std::tuple<Tensor, Tensor> dweight_of(const Tensor& x, const Tensor& dy, at::IntArrayRef geometry, bool with_bias) {
+  check_map(x, "x");
+  check_map(dy, "dy");
+  const Winograd<Half> way = way_of(checked(x.size(1), dy.size(1), x.size(2), x.size(3), geometry));
+  const Convolution& c = way.c;
+  TORCH_CHECK_VALUE(dy.size(0) == x.size(0) && dy.size(2) == c.P && dy.size(3) == c.Q, "convolution_last: x and dy do not fit");
+  const auto options = x.options().dtype(at::kFloat);
+  const Tensor dweight = at::empty({c.F, c.C, 3, 3}, options.memory_format(kLast));
+  const Tensor dbias = with_bias ? at::zeros({c.F}, options) : Tensor();
+  if (!x.size(0)) return {dweight.zero_(), dbias};
+  winograd_gradient(way, x.size(0), read(x), c.H * c.W * c.C, read(dy), c.P * c.Q * c.F, dweight.mutable_data_ptr<float>(),
+      with_bias ? dbias.mutable_data_ptr<float>() : nullptr);
+  return {dweight, dbias};
+}
+
+// For use: the weights as the algorithm wants them, once; they need not be transformed with every batch then.
+Tensor pack(const Tensor& weight, const Maybe& bias) {
+  const Winograd<Half> way = way_of({weight.size(1), weight.size(0), 4, 4, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1});
+  TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3, "convolution_last_pack: expected 3x3 taps");
+  const Tensor w = laid_out(weight), b = bias ? bias->to(at::kFloat).contiguous() : Tensor();
+  const int64_t size = way.table.packed_size(way.c);
+  const Tensor packed = at::empty({size}, w.options().memory_format(at::MemoryFormat::Contiguous));
+  const Memory whole = pack_winograd(way, w.const_data_ptr<float>(), bias ? b.const_data_ptr<float>() : nullptr, false);
+  std::copy_n(whole.get(), size, packed.mutable_data_ptr<float>());
+  return packed;
+}
+
+Tensor convolution_packed(const Tensor& x, const Tensor& packed, int64_t filters, at::IntArrayRef geometry, bool relu) {
+  check_map(x, "x");
+  const Winograd<Half> way = way_of(checked(x.size(1), filters, x.size(2), x.size(3), geometry));
+  TORCH_CHECK_VALUE(packed.scalar_type() == at::kFloat && packed.is_contiguous() && packed.numel() == way.table.packed_size(way.c),
+      "convolution_last_packed: expected the weights of ", filters, " filters of ", x.size(1), " channels, packed");
+  const Tensor y = empty_map(x, x.size(0), filters, way.c.P, way.c.Q);
+  if (x.size(0)) correlate(way, x.size(0), read(x), packed.const_data_ptr<float>(), relu, write(y));
+  return y;
+}
+
+// The pixels that 1x1 taps with a stride see, as a matrix: pixels by channels.
+Tensor pixels(const Tensor& x, const Numbers& g) {
+  const Tensor seen = g[4] == 1 && g[5] == 1 ? x : x.slice(2, 0, x.size(2), g[4]).slice(3, 0, x.size(3), g[5]);
+  return seen.permute({0, 2, 3, 1}).reshape({-1, x.size(1)});
+}
+
+Tensor maps(const Tensor& matrix, int64_t batch, int64_t P, int64_t Q) {
+  return matrix.view({batch, P, Q, matrix.size(1)}).permute({0, 3, 1, 2});
+}
+
+Tensor matrix_of(const Tensor& weight) { return weight.flatten(1).to(at::kBFloat16); }
+
+Tensor convolved(const Tensor& x, const Tensor& weight, const Maybe& bias, const Numbers& g) {
+  if (g[2] == 3) {
+    static const auto compute = c10::Dispatcher::singleton().findSchemaOrThrow("twofold::convolution_last", "").typed<decltype(convolution)>();
+    return compute.call(x, weight, bias, g, false);
+  }
+  const Tensor seen = pixels(x, g), w = matrix_of(weight).t();
+  return maps(bias ? at::addmm(bias->to(at::kBFloat16), seen, w) : at::mm(seen, w), x.size(0), g[0], g[1]);
+}
+
+struct ConvolveLast : torch::autograd::Function<ConvolveLast> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const Maybe& bias, Numbers geometry) {
+    const at::AutoDispatchBelowADInplaceOrView beneath;
+    ctx->save_for_backward({x, weight, bias.value_or(Tensor())});
+    const Tensor y = convolved(x, weight, bias, geometry);
+    ctx->saved_data["geometry"] = c10::IValue(std::move(geometry));
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& came) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
+    const Numbers g = ctx->saved_data["geometry"].toIntVector();
+    variable_list found(4);
+    if (!came[0].defined()) return found;
+    if (at::GradMode::is_enabled()) return again(came[0], saved, g);
+    const Tensor dy = came[0].to(at::kBFloat16).contiguous(kLast);
+    const bool with_bias = bias.defined() && ctx->needs_input_grad(2);
+    if (g[2] == 3) {
+      if (ctx->needs_input_grad(0)) found[0] = dx_of(dy, weight, g, x.size(2), x.size(3));
+      if (ctx->needs_input_grad(1)) std::tie(found[1], found[2]) = dweight_of(x, dy, g, with_bias);
+    } else {
+      const Tensor d = pixels(dy, {0, 0, 1, 1, 1, 1});
+      if (ctx->needs_input_grad(0)) found[0] = spread(at::mm(d, matrix_of(weight)), x, g);
+      if (ctx->needs_input_grad(1)) found[1] = at::mm(d.t(), pixels(x, g)).view(weight.sizes());
+    }
+    if (with_bias && !found[2].defined()) found[2] = dy.sum({0, 2, 3}, false, at::kFloat);
+    if (found[1].defined()) found[1] = found[1].to(weight.scalar_type());
+    if (found[2].defined()) found[2] = found[2].to(bias.scalar_type());
+    return found;
+  }
+  // dx of 1x1 taps: 0 at pixels that a stride leaves out.
+  static Tensor spread(const Tensor& matrix, const Tensor& x, const Numbers& g) {
+    const Tensor seen = maps(matrix, x.size(0), g[0], g[1]);
+    if (g[4] == 1 && g[5] == 1) return seen;
+    const Tensor dx = empty_map(x, x.size(0), x.size(1), x.size(2), x.size(3)).zero_();
+    dx.slice(2, 0, x.size(2), g[4]).slice(3, 0, x.size(3), g[5]).copy_(seen);
+    return dx;
+  }
+  // The same by PyTorch's operator, whose derivatives autograd knows.
+  static variable_list again(const Tensor& dy, const variable_list& saved, const Numbers& g) {
+    const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
+    const Maybe plus = bias.defined() ? Maybe(bias.to(at::kBFloat16)) : Maybe();
+    const Tensor y = at::conv2d(x, weight.to(at::kBFloat16), plus, {g[4], g[5]}, {g[6], g[7]});
+    variable_list asked, found(4);
+    std::vector<int> places;
+    for (const int n : {0, 1, 2}) {
+      if (saved[n].defined() && saved[n].requires_grad()) asked.push_back(saved[n]), places.push_back(n);
+    }
+    const variable_list gradients = torch::autograd::grad({y}, asked, {dy}, true, true, true);
+    for (size_t n = 0; n < places.size(); ++n) found[places[n]] = gradients[n];
+    return found;
+  }
+};
+
+Tensor convolve(const Tensor& x, const Tensor& weight, const Maybe& bias, at::IntArrayRef geometry) {
+  TORCH_CHECK_VALUE(geometry.size() == 10, "convolve_last: expected 10 numbers of geometry, got ", geometry.size());
+  check_map(x, "x");
+  const bool watched = at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
+  if (watched) return ConvolveLast::apply(x, weight, bias, geometry.vec());
+  const at::AutoDispatchBelowADInplaceOrView beneath;
+  return convolved(x, weight, bias, geometry.vec());
+}
+
+}  // namespace
+}  // namespace twofold
+
+TORCH_LIBRARY_FRAGMENT(twofold, m) {
+  m.def("convolution_last(Tensor x, Tensor weight, Tensor? bias, int[] geometry, bool relu) -> Tensor");
+  m.def("convolution_last_dx(Tensor dy, Tensor weight, int[] geometry, int height, int width) -> Tensor");
+  m.def("convolution_last_dweight(Tensor x, Tensor dy, int[] geometry, bool bias) -> (Tensor, Tensor)");
+  m.def("convolution_last_pack(Tensor weight, Tensor? bias) -> Tensor");
+  m.def("convolution_last_packed(Tensor x, Tensor packed, int filters, int[] geometry, bool relu) -> Tensor");
+  m.def("convolve_last(Tensor x, Tensor weight, Tensor? bias, int[] geometry) -> Tensor", twofold::convolve);
+}
+
+TORCH_LIBRARY_IMPL(twofold, CPU, m) {
+  m.impl("convolution_last", twofold::convolution);
+  m.impl("convolution_last_dx", twofold::dx_of);
+  m.impl("convolution_last_dweight", twofold::dweight_of);
+  m.impl("convolution_last_pack", twofold::pack);
+  m.impl("convolution_last_packed", twofold::convolution_packed);
+}
