@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from twofold.kernels.convolution import reduced_unfit
+
 PRECISIONS = ("full", "bf16")
 FIRST: dict[int, torch.memory_format] = {4: torch.contiguous_format, 5: torch.contiguous_format}
 LAST: dict[int, torch.memory_format] = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -56,6 +58,11 @@ def bf16_permitted() -> bool:
 def bf16_autocast() -> bool:
     """Whether torch.autocast asks for bfloat16 on the CPU."""
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def bf16_last() -> bool:
+    """Whether this processor convolves maps of bfloat16 that lie channels last as they are: autocast is then the fastest way for them."""
+    return not reduced_unfit()
 
 
 class Form(NamedTuple):
