@@ -3,9 +3,9 @@
     python bench/photographs.py FOLDER [words for `twofold train`]
 
 FOLDER holds class folders, or train/ and test/ with class folders. Of classes with enough pictures the first 5 (by name) are taken, of each
-40 photographs to learn from; all others of these classes are the test. Every command is run as a user runs it. The baselines: the class
-that is the most frequent in training, and a linear classifier (ridge regression on the classes) on the pixels of the same pictures at the
-same size, its regularisation chosen by cross-validation.
+40 photographs to learn from; all others of these classes are the test. Every command is run as a user runs it. The baselines are those of
+`twofold evaluate --baselines`: the class that is the most frequent in training, and a linear classifier (ridge regression on the classes)
+on the pixels of the same pictures, averaged down to 32x32 where they are larger, its regularisation chosen by leaving one out.
 """
 
 import json
@@ -16,12 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-from sklearn.linear_model import RidgeClassifierCV
-
 from side_by_side import machine
-from twofold.data.sources import ImageSource, open_source
-from twofold.data.values import Labelled
 
 CLASSES, PHOTOGRAPHS, TESTED = 5, 40, 5
 
@@ -34,16 +29,14 @@ def main() -> None:
         began = time.perf_counter()
         command("train", str(photographs), "--out", str(run), *(sys.argv[2:] or ["--recipe", "photographs"]))
         took = time.perf_counter() - began
-        judged = json.loads(command("evaluate", str(run), "--json"))
+        judged = json.loads(command("evaluate", str(run), "--baselines", "--json"))
         some = sorted((photographs / "test").glob("*/*"))[:3]
         print(command("predict", str(run), *map(str, some)))
         print(f"{(run / 'report.html').stat().st_size:,} bytes of report; training, from command to report: {took:.0f} s")
-        source = open_source(photographs)
-        assert isinstance(source, ImageSource)
-        assert source.test is not None
-        print(f"this net        {100 * judged['accuracy']:.1f} % of {len(source.test.y_B)} test photographs")
-        print(f"linear, pixels  {100 * linear(source, source.test):.1f} %")
-        print(f"majority class  {100 * majority(source, source.test):.1f} %")
+        beside, tested = judged["baselines"], sum(row["count"] for row in judged["per_class"])
+        print(f"this net        {100 * judged['accuracy']:.1f} % of {tested} test photographs")
+        print(f"linear, pixels  {100 * beside['linear']['accuracy']:.1f} %")
+        print(f"majority class  {100 * beside['majority']:.1f} %")
 
 
 def lay_out(given: Path, into: Path) -> None:
@@ -68,23 +61,6 @@ def command(*words: str) -> str:
     if done.returncode:
         raise SystemExit(done.returncode)
     return done.stdout
-
-
-def pixels(source: ImageSource, part: Labelled) -> torch.Tensor:
-    return source.preparation.normalise(part.pictures(torch.arange(len(part.y_B)))).flatten(1)
-
-
-def linear(source: ImageSource, test: Labelled) -> float:
-    """The share of the test that a linear classifier names rightly; it learns from training and validation pictures."""
-    parts = (source.train, source.validation)
-    x, y = torch.cat([pixels(source, part) for part in parts]), torch.cat([part.y_B for part in parts])
-    model = RidgeClassifierCV(alphas=[10.0**power for power in range(1, 8)]).fit(x.numpy(), y.numpy())
-    return float(model.score(pixels(source, test).numpy(), test.y_B.numpy()))
-
-
-def majority(source: ImageSource, test: Labelled) -> float:
-    most = source.train.y_B.bincount().argmax()
-    return float((test.y_B == most).float().mean())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from twofold.range_test import find_rate
 from twofold.run import Reading, Run
 from twofold.see.story import tell
 from twofold.see.watched import first_filters, samples
+from twofold.tasks.baselines import majority_in
 from twofold.tasks.task import Task
 from twofold.train.faults import NotFiniteError
 from twofold.train.flat import flat
@@ -223,6 +224,7 @@ def _finish(learner: Learner, keeper: Keeper, job: Job, folder: RunFolder) -> di
     final |= {"validation": validation.scores, **({"test": test.scores} if test else {})}
     final |= {"routes": routes_taken(job.model), "time": {phase: round(share, 4) for phase, share in clock.shares().items()}}
     final |= {"stopped_epoch": progress.stopped_epoch} if progress.stopped_epoch else {}
+    final |= {"majority": majority_in(job.source)} if isinstance(job.source, ImageSource) else {}
     try:
         with told(folder.path):
             tell(folder.path, job.model, job.task, job.source, test or validation, progress.history, final, job.settings.model_dump())

@@ -5,6 +5,7 @@ This page and fitting.py join the floors of the house; nothing below imports the
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from twofold.data.pictures import read_image
 from twofold.data.preparation import CHANNELS, Preparation
 from twofold.data.sources import ImageSource, Source, TextSource, open_source, task_of
-from twofold.data.values import Labelled, Text, Whole
+from twofold.data.values import Images, Labelled, Text, Whole
 from twofold.data.vocabulary import Vocabulary
 from twofold.data.whole import conform, read_pictures_whole, read_text_whole
 from twofold.models import catalogue
+from twofold.tasks.baselines import Baselines, linear, majority_class, share
 from twofold.tasks.classify import Classification, Pictures, assess, predict, with_top
 from twofold.tasks.language import Language
 from twofold.tasks.sampling import Sampling, continue_text
@@ -28,7 +30,7 @@ from twofold.train.folder import RunFolder
 from twofold.train.machine import moved, placed
 from twofold.train.own import OwnTask
 from twofold.train.settings import Settings
-from twofold.train.streaming import in_order
+from twofold.train.streaming import in_order, read_ahead
 
 SPLITS = ("train", "validation", "test")
 
@@ -135,7 +137,10 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The final scores: {"best_epoch": ..., "validation": {...}, "test": {...}}. Raises ValueError for a run that has not ended."""
+        """The final scores: {"best_epoch": ..., "validation": {...}, "test": {...}}, and of a classifier the share of the majority class.
+
+        Raises ValueError for a run that has not ended.
+        """
         if self._final is not None:
             return self._final
         rows = self.folder.read_rows()
@@ -144,32 +149,75 @@ class Run:
         return rows[-1]
 
     def evaluate(
-        self, source: str | Path | None = None, split: str | None = None, *, tta: str = "", top: Sequence[int] = ()
+        self, source: str | Path | None = None, split: str | None = None, *, tta: str = "", top: Sequence[int] = (), baselines: bool = False
     ) -> Evaluation:  # fmt: skip
         """Scores on a split of the run's own source (default: test), or on all of another source, read in the way of this run.
 
         What had to be converted or left out for that is told in details["notes"]. tta: views of every picture, such as "flip shift=1",
-        whose probabilities are averaged. top: further scores, top1 and top3 for (1, 3).
-        Raises ValueError for a source that does not fit the model, for a split of another source, and for views of a text.
+        whose probabilities are averaged. top: further scores, top1 and top3 for (1, 3). details["baselines"] (Baselines) has the share of
+        the class that was the most frequent in training; with `baselines` also a linear classifier on pixels, learnt from the run's own
+        source: its training and validation pictures, without those of validation where these (or the training's) are judged.
+        Raises ValueError for a source that does not fit the model, for a split of another source, and for views or baselines of a text.
         """
-        judged = self._evaluate(source, split, tta)
+        if baselines:
+            self.for_pictures("evaluate --baselines")
+        judged = self._evaluate(source, split, tta, baselines)
         if not top:
             return judged
         self.for_pictures("evaluate --top")
         return with_top(judged, top, len(self.reading.classes))
 
-    def _evaluate(self, source: str | Path | None, split: str | None, tta: str) -> Evaluation:
+    def _evaluate(self, source: str | Path | None, split: str | None, tta: str, baselines: bool) -> Evaluation:
         if split is not None and split not in SPLITS:
             raise ValueError(f"evaluate: expected a split of {', '.join(SPLITS)}, got {split!r}.")
         self._refuse_unknown("evaluate")
         if source is None:
-            return self.judge(self.part(split or "test"), tta)
+            opened, split = self.open_own(), split or "test"
+            part = self.part(split, opened)
+            learnt = SPLITS[: 2 if split == "test" else 1] if baselines else ()
+            return self._beside(self.judge(part, tta), part, opened, learnt)
         if split is not None:
             raise ValueError(f"evaluate: {source} is used whole, so the {split} split does not apply. Leave --split out.")
         whole = self.open_whole(source)
-        judged = self.judge(whole.part, tta)
+        own, learnt = (self._to_learn_from(), SPLITS[:2]) if baselines else (None, ())
+        judged = self._beside(self.judge(whole.part, tta), whole.part, own, learnt)
         notes = (*whole.notes, *(f"skipped {path}: {reason}" for path, reason in whole.skipped))
         return judged._replace(details={**judged.details, "notes": notes})
+
+    def _beside(self, judged: Evaluation, part: Labelled | Text, own: Source | None, learnt: Sequence[str] = ()) -> Evaluation:
+        """The same with the baselines in its details. own: the run's source, else the majority class is what training noted of it.
+
+        learnt: the splits of it from which the linear classifier learns; none: there is none.
+        """
+        if isinstance(part, Text) or isinstance(own, TextSource):
+            return judged
+        classes = self.reading.classes
+        name = self._noted_majority() if own is None else majority_class(own.train.y_B, own.classes)
+        if name not in classes:
+            return judged
+        found = Baselines(name, share(part.y_B, classes, name))
+        if own is not None and learnt:
+            kind = self.for_pictures("evaluate")
+            parts = [conform(own, getattr(own, each), classes, kind) for each in learnt]
+            found = replace(found, linear=linear(parts, part, kind, len(classes), self._read))
+        return judged._replace(details={**judged.details, "baselines": found})
+
+    def _to_learn_from(self) -> Source:
+        try:
+            return self.open_own()
+        except ValueError as error:
+            raise ValueError(f"evaluate: baselines learn from the run's own source, which cannot be opened: {error}") from None
+
+    def _noted_majority(self) -> str:
+        """The majority class as the end of the training noted it; "" where it did not."""
+        try:
+            return str(self.metrics["majority"]["class"])
+        except (ValueError, LookupError, TypeError):
+            return ""
+
+    def _read(self, part: Labelled, rows_B: Tensor) -> Iterator[Tensor]:
+        """Pictures as they are stored, read ahead where they lie in files."""
+        return read_ahead(part, rows_B.split(EVALUATION_BATCH), 0 if isinstance(part, Images) else self.settings.machine.workers)
 
     def judge(self, part: Labelled | Text, tta: str = "") -> Evaluation:
         """Scores on texts in the codes of this model, or on pictures in its form and with its class numbers."""
@@ -198,10 +246,14 @@ class Run:
             return read_text_whole(source, self.reading.vocabulary)
         return read_pictures_whole(source, self.reading.classes, self.for_pictures("evaluate"))
 
-    def part(self, split: str) -> Labelled | Text:
-        """A split of the run's own source, which may have changed since. Raises ValueError where that has none, or does not fit."""
+    def open_own(self) -> Source:
+        """The run's own source, which may have changed since. Raises ValueError where it is for another task."""
         self._refuse_other(self.settings.source)
-        opened = self.open()
+        return self.open()
+
+    def part(self, split: str, opened: Source | None = None) -> Labelled | Text:
+        """A split of the run's own source (opened: where it is already). Raises ValueError where that has none, or does not fit."""
+        opened = opened or self.open_own()
         part: Labelled | Text | None = getattr(opened, split)
         if part is None:
             raise ValueError(f"evaluate: {opened.name} has no {split} split. Take another: --split validation")

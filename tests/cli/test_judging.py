@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from twofold.cli.judging import print_confusion
 from twofold.cli.main import main
+from twofold.run import load
 from twofold.tasks.task import Evaluation
 
 COLOURS = {"blue": (40, 40, 160), "green": (40, 160, 40), "red": (160, 40, 40)}
@@ -110,6 +112,55 @@ def test_calibrate_is_told_used_and_undone(capsys, place, monkeypatch):
     assert json.loads(said(capsys, "evaluate", run, "--json")) == before
 
 
+def test_the_majority_class_is_always_told_and_a_linear_classifier_where_asked(capsys, place, tmp_path):
+    run, photos = place / "run", place / "photos"
+    plain = json.loads(said(capsys, "evaluate", run, "--json"))
+    share = plain["baselines"]["majority"]
+    named = plain["baselines"]["majority_class"]
+    assert plain["baselines"]["linear"] is None and 0 < share < 1
+    assert share == next(row["count"] for row in plain["per_class"] if row["class"] == named) / sum(map(sum, plain["confusion"]))
+    told = f"majority class {100 * share:.2f} % ({named}, the most frequent in training)"
+    assert said(capsys, "evaluate", run).splitlines()[:2] == [f"accuracy {100 * plain['accuracy']:.2f} %", told]
+
+    full = json.loads(said(capsys, "evaluate", run, "--baselines", "--json"))
+    linear = full["baselines"].pop("linear")
+    assert full["baselines"] == {"majority_class": named, "majority": share} and full["accuracy"] == plain["accuracy"]
+    learnt = sum(len(each.y_B) for each in (load(run).part("train"), load(run).part("validation")))
+    assert (linear["height"], linear["width"], linear["pictures"], linear["there"]) == (8, 8, learnt, learnt) and linear["accuracy"] > 0.5
+    line = f"linear, pixels {100 * linear['accuracy']:.2f} % (ridge regression on 8x8 pixels of {learnt} pictures)"
+    assert said(capsys, "evaluate", run, "--baselines").splitlines()[1:3] == [line, told]
+    for split, parts in (("validation", ["train"]), ("train", ["train"])):  # it learns from no picture of a split that it is judged by
+        found = json.loads(said(capsys, "evaluate", run, "--split", split, "--baselines", "--json"))["baselines"]["linear"]
+        assert found["there"] == sum(len(load(run).part(each).y_B) for each in parts)
+
+    (tmp_path / "other" / named).mkdir(parents=True)  # another source: the majority class is what the training noted
+    for name in ("00.png", "01.png"):
+        shutil.copy(photos / named / name, tmp_path / "other" / named / name)
+    other = json.loads(said(capsys, "evaluate", run, tmp_path / "other", "--json"))
+    assert other["baselines"] == {"majority_class": named, "majority": 1, "linear": None}
+    assert json.loads(said(capsys, "evaluate", run, tmp_path / "other", "--baselines", "--json"))["baselines"]["linear"]["there"] == learnt
+
+
+def test_the_end_of_a_training_has_the_majority_class(capsys, place):
+    told = json.loads(said(capsys, "evaluate", place / "run", "--json"))["baselines"]
+    final = load(place / "run").metrics["majority"]
+    assert (final["class"], final["test"]) == (told["majority_class"], told["majority"]) and 0 < final["validation"] < 1
+    report = load(place / "run").report.read_text()
+    for split in ("test", "validation"):
+        assert f"majority class, {split}" in report and f"{100 * final[split]:.2f} % ({final['class']})" in report
+
+
+def test_a_run_whose_source_is_gone_is_told_what_baselines_learn_from(capsys, place, tmp_path):
+    shutil.copytree(place / "run", tmp_path / "run")
+    settings = (tmp_path / "run" / "settings.yaml").read_text()
+    (tmp_path / "run" / "settings.yaml").write_text(settings.replace(str(place / "photos"), str(place / "gone")))
+    assert said(capsys, "evaluate", tmp_path / "run", place / "photos")
+    complaint = said(capsys, "evaluate", tmp_path / "run", place / "photos", "--baselines", code=2)
+    assert "evaluate: baselines learn from the run's own source, which cannot be opened: no source" in complaint
+    (tmp_path / "run" / "metrics.jsonl").unlink()  # nothing is known of the training's classes: nothing is told
+    assert "baselines" not in json.loads(said(capsys, "evaluate", tmp_path / "run", place / "photos", "--json"))
+
+
 BAD = {
     "calibrate RUN photos --undo": "calibrate: --undo takes the temperature away, so there is nothing to fit. Leave the source out.",
     "evaluate RUN --top 0": "evaluate: expected each top to be from 1 to 3, the number of classes, got 0.",
@@ -134,4 +185,5 @@ def test_a_language_model_has_no_classes(capsys, tmp_path):
     assert main(["train", str(tmp_path / "notes.txt"), *words]) == 0
     for flag in ("--confusion", "--mistakes=3", f"--csv={tmp_path / 'x.csv'}"):
         assert "--confusion, --mistakes and --csv are for pictures" in said(capsys, "evaluate", tmp_path / "run", flag, code=2)
+    assert "evaluate --baselines: the model of" in said(capsys, "evaluate", tmp_path / "run", "--baselines", code=2)
     assert "see mistakes: expected a run that names the class of pictures" in said(capsys, "see", "mistakes", tmp_path / "run", code=2)

@@ -48,7 +48,8 @@ def complaint(capsys, *words):
 
 def test_train_ends_with_the_scores_and_where_to_look(capsys, tmp_path):
     out = said(capsys, "train", "digits", "--epochs", 2, "--config", "stages=8 M", "--out", tmp_path / "run")
-    assert "test:        accuracy" in out and f"report:      {tmp_path / 'run' / 'report.html'}" in out
+    assert re.search(r"test:        accuracy [\d.]+ % \(majority class [\d.]+ %\)\n", out)
+    assert f"report:      {tmp_path / 'run' / 'report.html'}" in out
 
 
 def test_train_json_is_one_document(capsys, tmp_path):

@@ -57,7 +57,7 @@ def test_the_curves_say_where_training_and_validation_part():
     assert "part" not in story._curves(OVER[:3]).caption
 
 
-def test_the_headlines_say_where_patience_ended():
+def test_the_headlines_say_where_patience_ended_and_what_the_majority_class_gives():
     task = SimpleNamespace(explain=lambda scores: ("loss", str(scores["loss"])))
     final = {"test": {"loss": 1}, "validation": {"loss": 2}, "best_epoch": 2}
     lines = [("test loss", "1"), ("validation loss", "2"), ("best epoch", "2")]
@@ -65,6 +65,8 @@ def test_the_headlines_say_where_patience_ended():
     assert story._headlines(task, final | {"stopped_epoch": 5}) == [
         *lines, ("patience ended", "after epoch 5; everything went back to epoch 2"),
     ]  # fmt: skip
+    beside = {"majority": {"class": "cats", "test": 0.25}}
+    assert story._headlines(task, final | beside) == [lines[0], ("majority class, test", "25.00 % (cats)"), *lines[1:]]
 
 
 def test_the_table_of_times_has_every_phase_as_a_share_and_in_seconds():

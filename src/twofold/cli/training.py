@@ -153,9 +153,11 @@ def train(
     if json:
         print_json({"run": str(run.path), "report": str(run.report), **run.metrics})
         return
+    majority = run.metrics.get("majority", {})
     for split in ("validation", "test"):
         if split in run.metrics:
-            print_line(" ".join([f"{split + ':':<12}", *run.task.explain(run.metrics[split])]))
+            beside = [f"(majority class {100 * majority[split]:.2f} %)"] if split in majority else []
+            print_line(" ".join([f"{split + ':':<12}", *run.task.explain(run.metrics[split]), *beside]))
     print_line(f"{'run:':<12} {run.path}")
     print_line(f"{'report:':<12} {run.report}")
 

@@ -1,6 +1,7 @@
 """twofold evaluate, sample: what a trained model is for; predict has a file of its own."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ def evaluate(
     confusion: Flag = False,
     mistakes: Whole = 0,
     csv: Path | None = None,
+    baselines: Flag = False,
     weights: Path | None = None,
     image_size: MaybeWhole = None,
     normalise: str | None = None,
@@ -47,6 +49,8 @@ def evaluate(
         Pictures: also list so many of the worst mistakes, the highest loss first, with the names of the files.
     csv
         Pictures: also write the table of the classes, with the confusion matrix, into this CSV file.
+    baselines
+        Pictures: also fit a linear classifier on the pixels of the same pictures, and print its accuracy beside the majority class.
     weights
         A file of weights (.safetensors, .pth) that another training left.
     image_size
@@ -79,9 +83,11 @@ def evaluate(
         opened = load(run)
     if opened.reading.vocabulary is not None and (confusion or mistakes or csv):
         raise ValueError("evaluate: --confusion, --mistakes and --csv are for pictures, and this model continues text. Leave them out.")
-    judged = opened.evaluate(source, split, tta=tta, top=top or ())
+    judged = opened.evaluate(source, split, tta=tta, top=top or (), baselines=baselines)
+    beside = judged.details.get("baselines")
     if out is not None:
-        opened.folder.write_rows([{"final": True, "best_epoch": 0, "step": 0, "seconds": 0.0, split or "test": judged.scores}])
+        noted = {"majority": {"class": beside.majority_class, split or "test": beside.majority}} if beside else {}
+        opened.folder.write_rows([{"final": True, "best_epoch": 0, "step": 0, "seconds": 0.0, split or "test": judged.scores, **noted}])
     worst = listed(judged, opened.reading.classes, mistakes)
     details = {
         name: value for name, value in judged.details.items() if name in ("confusion", "per_class", "tokens", "notes", "temperature")
@@ -91,11 +97,14 @@ def evaluate(
     if json:
         found: dict[str, Any] = {"views": tta} if tta else {}
         found |= {"mistakes": [mistake._asdict() for mistake in worst]} if mistakes else {}
+        found |= {"baselines": asdict(beside)} if beside else {}
         print_json({"run": str(run), "source": source or opened.settings.source, **judged.scores, **details, **found})
         return
     for note in details.get("notes", ()):
         print(visible(note), file=sys.stderr)
     print(*opened.task.explain(judged.scores))
+    for line in beside.told() if beside else ():
+        print_line(line)
     if "temperature" in details:
         print(f"temperature {details['temperature']:.4g}, by which the outputs are divided (twofold calibrate)")
     print_table(("score", "value"), list(judged.scores.items()))

@@ -86,11 +86,13 @@ def _time(final: Mapping[str, Any]) -> Table:
 
 
 def _headlines(task: Task, final: Mapping[str, Any]) -> list[tuple[str, str]]:
-    lines = []
+    lines, majority = [], final.get("majority", {})
     for split in ("test", "validation"):
         if split in final:
             what, value = task.explain(final[split])
             lines.append((f"{split} {what}", value))
+        if split in majority:
+            lines.append((f"majority class, {split}", f"{100 * majority[split]:.2f} % ({majority['class']})"))
     stopped = final.get("stopped_epoch")
     early = [("patience ended", f"after epoch {stopped}; everything went back to epoch {final['best_epoch']}")] if stopped else []
     return [*lines, ("best epoch", str(final["best_epoch"])), *early]
