@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NATIVE := $(wildcard src/twofold/kernels/cpu/*)
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile   # most tests keep one core busy; a file stays in one process
 
 .PHONY: demo test test-all lint sanitize bench clean
 
@@ -34,7 +35,7 @@ demo: $(VENV)/installed
 	@echo "reports: runs/demo-digits/report.html  runs/demo-python-source/report.html"
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-all: $(VENV)/installed
 	$(BIN)/python -m pytest
