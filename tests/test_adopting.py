@@ -57,6 +57,26 @@ def test_fine_tuning_keeps_the_body_and_makes_a_new_head(tmp_path, file, capsys)
     assert twofold.load(tmp_path / "run").metrics == run.metrics
 
 
+def test_a_head_that_fits_is_new_where_that_is_asked_for(tmp_path, interrupt):
+    torch.manual_seed(5)
+    given = build("cifar-resnet20", in_channels=1, classes=10).state_dict()
+    torch.save(given, tmp_path / "ten.pth")
+    how = {**HOW, "weights": tmp_path / "ten.pth", "freeze": "body", "out": tmp_path / "run", "learning_rate": 1e-9}
+
+    def new(run):
+        return [name for name, value in run.model.state_dict().items() if not torch.allclose(value, given[name], atol=1e-4)]
+
+    assert new(twofold.fit("digits", **how)) == []
+    interrupt(5)
+    with pytest.raises(StoppedError):
+        twofold.fit("digits", **how, new_head=True, overwrite=True)
+    described = json.loads((tmp_path / "run" / "model.json").read_text())["weights"]
+    assert described["new"] == ["linear.weight", "linear.bias"]
+    assert "new_head: true" in (tmp_path / "run" / "settings.yaml").read_text()
+    (tmp_path / "ten.pth").unlink()
+    assert new(twofold.resume(tmp_path / "run", quiet=True)) == ["linear.weight", "linear.bias"]
+
+
 def test_a_stopped_run_needs_the_file_no_more(tmp_path, file, interrupt):
     whole = twofold.fit("digits", weights=file, freeze="body", unfreeze_every=1, out=tmp_path / "whole", **HOW)
     interrupt(5)

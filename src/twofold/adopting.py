@@ -1,6 +1,6 @@
 """Weights that another training left: taken into a run that begins, or judged as they are, without training.
 
-    to begin with    read -> taken into the model, the head new where the classes are others -> their checksum into model.json
+    to begin with    read -> taken into the model, the head new where classes differ, or on request -> their checksum into model.json
     to be judged     architecture + weights + source -> a run, as if it had been trained here
 
 Published weights expect pictures that are normalised as theirs were: where nobody says how, by imagenet's mean and deviation, and those of
@@ -22,7 +22,7 @@ from twofold.data.preparation import CHANNELS
 from twofold.data.published import sha256_of
 from twofold.data.sources import ImageSource, Source, open_source
 from twofold.models import catalogue
-from twofold.models.adopt import load_weights
+from twofold.models.adopt import Heads, load_weights
 from twofold.models.scheme import looks_like
 from twofold.models.weights import read_weights, weights_file
 from twofold.run import Reading, Run
@@ -37,10 +37,13 @@ class Taken(NamedTuple):
     described: dict[str, Any]
 
 
-def take_weights(model: nn.Module, path: str, architecture: str, new_head: bool = True) -> Taken:
-    """Fill the model from a file. Raises ValueError, and changes nothing, where the weights are not of that architecture."""
+def take_weights(model: nn.Module, path: str, architecture: str, heads: Heads = "fitting") -> Taken:
+    """Fill the model from a file; heads: see models/adopt.py.
+
+    Raises ValueError, and changes nothing, where the weights are not of that architecture.
+    """
     file = weights_file(path)
-    loaded = load_weights(model, read_weights(file), architecture, new_head)
+    loaded = load_weights(model, read_weights(file), architecture, heads)
     new = [name for name in loaded.new if not name.endswith("num_batches_tracked")]
     left = f" Left out: {amount(len(loaded.unused), 'tensor', 'tensors')} of auxiliary heads." if loaded.unused else ""
     fresh = f"new: {', '.join(new)}" if new else "the head too"
@@ -98,7 +101,7 @@ def of_weights(
     settled = catalogue.configure(architecture, **{**(config or {}), **reading.model_config()})
     with torch.random.fork_rng():
         model = found.build(settled)
-    taken = take_weights(model, str(weights), architecture, new_head=False)
+    taken = take_weights(model, str(weights), architecture, heads="kept")
     lasting = str(Path(source).expanduser().absolute()) if Path(source).expanduser().exists() else str(source)
     given = {"model": architecture, "weights": str(Path(weights).expanduser().absolute()), "config": config or {}}
     settings = Settings.of(lasting, **given)

@@ -35,7 +35,7 @@ from twofold.train.recipes import named, recipe
 from twofold.train.settings import OWN, Learning, Settings
 from twofold.train.shards import WHOLE, Shard
 from twofold.train.streaming import batches_of, in_order
-from twofold.train.transfer import frozen_of
+from twofold.train.transfer import frozen_of, refuse_frozen_chance
 
 Loss = Callable[[Any, Any], Tensor]
 METHODS = ("loss", "evaluate", "rank", "example", "explain")  # of a task
@@ -114,6 +114,8 @@ def prepare(wanted: Settings, settled: bool, model: nn.Module | None = None, sou
         settings, source = as_weights_expect(settings, source)
     reading = Reading.of(source)
     if model is None:
+        if not settled:
+            refuse_frozen_chance(settings.transfer, settings.model)
         model, described = _built(settings, source, reading)
     else:
         described = describe_own(model, settings)
@@ -177,7 +179,7 @@ def begin_weights(job: Job, world: World) -> tuple[str, ...]:
     said = (frozen,) if frozen else ()
     if not settings.transfer.weights:
         return said
-    taken = take_weights(job.model, settings.transfer.weights, settings.model)
+    taken = take_weights(job.model, settings.transfer.weights, settings.model, "new" if settings.transfer.new_head else "fitting")
     job.description["weights"] = taken.described
     how = settings.data.normalise
     pictures = () if how is None else (f"Pictures are normalised by {how} (--normalise says otherwise).",)

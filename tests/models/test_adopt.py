@@ -104,7 +104,7 @@ def test_every_dialect_fills_the_model(name):
 def test_a_head_for_other_classes_stays_as_it_is(architecture, head):
     model, other = build(architecture, **SMALL), build(architecture, **{**SMALL, "classes": 5})
     given, before = drawn(other.state_dict()), {name: value.clone() for name, value in model.state_dict().items()}
-    loaded = load_weights(model, given, architecture, new_head=True)
+    loaded = load_weights(model, given, architecture, heads="fitting")
     assert loaded.new == (f"{head}.weight", f"{head}.bias")
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name] if name.startswith(f"{head}.") else given[name])
@@ -112,15 +112,30 @@ def test_a_head_for_other_classes_stays_as_it_is(architecture, head):
         load_weights(build(architecture, **SMALL), given, architecture)
 
 
+def test_a_head_that_fits_can_stay_as_it_is_too():
+    model = build("googlenet", **SMALL)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    given = drawn(model.state_dict())
+    loaded = load_weights(model, given, "googlenet", heads="new")
+    assert set(loaded.new) == {f"{head}.{kind}" for head in ("fc", "aux1.fc2", "aux2.fc2") for kind in ("weight", "bias")}
+    assert all(torch.equal(value, (before if name in loaded.new else given)[name]) for name, value in model.state_dict().items())
+
+
+def test_a_head_that_shares_its_weights_is_not_new_alone():
+    model = build("char-lstm", vocabulary=9, units=4, embedding=4)
+    said = refusal(model, drawn(model.state_dict()), "char-lstm", heads="new")
+    assert said == "new_head: head.weight is embedding.weight, which is taken: a head cannot be new alone. Leave new_head out."
+
+
 def test_the_auxiliary_heads_of_googlenet_belong_to_the_head():
     model, full = build("googlenet", **SMALL), build("googlenet", **{**SMALL, "classes": 1000})
-    loaded = load_weights(model, drawn(full.state_dict()), "googlenet", new_head=True)
+    loaded = load_weights(model, drawn(full.state_dict()), "googlenet", heads="fitting")
     assert set(loaded.new) == {f"{head}.{kind}" for head in ("fc", "aux1.fc2", "aux2.fc2") for kind in ("weight", "bias")}
     without = build("googlenet", **SMALL, heads=False)
     given = drawn(model.state_dict())
     assert all(name.startswith("aux") for name in load_weights(without, given, "googlenet").unused)
     alone = {name: value for name, value in given.items() if not name.startswith("aux")}
-    assert all(name.startswith("aux") for name in load_weights(build("googlenet", **SMALL), alone, "googlenet", new_head=True).new)
+    assert all(name.startswith("aux") for name in load_weights(build("googlenet", **SMALL), alone, "googlenet", heads="fitting").new)
 
 
 def refusal(model, given, architecture, **how):
@@ -135,7 +150,7 @@ def test_weights_of_another_architecture(monkeypatch):
     some = ("lenet5", "cifar-resnet20", "cifar-resnet32", "resnet18", "resnet34")
     monkeypatch.setattr(adopt.catalogue, "MODELS", {name: adopt.catalogue.MODELS[name] for name in some})
     model, given = build("cifar-resnet20"), build("cifar-resnet32").state_dict()
-    said = refusal(model, given, "cifar-resnet20", new_head=True)
+    said = refusal(model, given, "cifar-resnet20", heads="fitting")
     assert "weights: they do not fit cifar-resnet20. Left over: layer1.3.conv1.weight, layer1.3.bn1.weight" in said
     assert " and 50 more. Their names and shapes are those of cifar-resnet32: --model cifar-resnet32." in said
     assert said.partition(" and 50 more")[0].count("layer") == 10

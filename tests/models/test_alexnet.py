@@ -102,7 +102,7 @@ def test_the_smallest_picture_is_named_and_works(name, net):
     assert net(torch.zeros(1, 2, smallest, smallest)).shape == (1, 5)
     with torch.device("meta"):
         assert build(name, height=smallest, width=smallest).config.height == smallest
-    with pytest.raises(ValueError, match=f"alexnet: expected pictures of at least {smallest}x{smallest}, got 300x{smallest - 1}"):
+    with pytest.raises(ValueError, match=f"{name}: expected pictures of at least {smallest}x{smallest}, got 300x{smallest - 1}"):
         build(name, height=300, width=smallest - 1)
 
 

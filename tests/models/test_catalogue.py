@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from twofold.models.catalogue import build, configure, find
+from twofold.models.catalogue import MODELS, build, configure, find
 
 # Of the nets without a test file of their own for it, counted by hand from the layers' sizes: sum of (inputs x outputs + biases).
 WEIGHTS = {
@@ -50,6 +50,26 @@ def test_every_weight_gets_a_gradient_and_one_step_lowers_the_loss(name):
         for p in model.parameters():
             p -= 1e-3 * p.grad / p.grad.norm()
     assert loss() < before
+
+
+BAD = {"classes": (1, "a"), "in_channels": (0,), "vocabulary": (1,), "height": (0, -1), "dropout": (1.0,), "stages": ("?", "7")}
+BAD |= {"depth": (7,), "shortcut": ("Q",), "stem": ("?",), "version": ("?",), "columns": (3,), "window": (4,), "widths": ("?",)}
+BAD |= {"layers": (1001,), "units": (0,)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_mistakes_name_the_preset_and_not_its_file(name):
+    preset = find(name).preset
+    tried = [(option, value) for option, values in BAD.items() if option in preset.as_dict() for value in values]
+    for option, value in [*tried, ("clases", 3)]:
+        with pytest.raises(ValueError, match=rf"^{name}: (?!{name.partition('-')[0]}).*(expected|no option)"):
+            configure(name, **{option: value})
+
+
+def test_mistakes_in_the_options_of_a_scheme_name_a_scheme():
+    for option, value in (("classes", 1), ("in_channels", 0), ("height", "a"), ("clases", 3)):
+        with pytest.raises(ValueError, match="^scheme: (expected|no option)"):
+            configure("[conv8 relu pool]*2 fc", **{option: value})
 
 
 def test_changes_reach_the_model():

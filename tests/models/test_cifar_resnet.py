@@ -84,11 +84,11 @@ def test_the_smallest_picture_is_one_pixel():
 
 
 BAD = {
-    "nothing": (lambda: build("cifar-resnet20", height=0), "cifar-resnet: expected height to be at least 1, got 0."),
+    "nothing": (lambda: build("cifar-resnet20", height=0), "cifar-resnet20: expected height to be at least 1, got 0."),
     "one class": (lambda: build("cifar-resnet20", classes=1), "expected classes to be at least 2, got 1"),
     "depth": (
         lambda: build("cifar-resnet20", depth=18),
-        "cifar-resnet: expected a depth of 6 n + 2 layers (8, 14, 20, ... 56, 110), got 18",
+        "cifar-resnet20: expected a depth of 6 n + 2 layers (8, 14, 20, ... 56, 110), got 18",
     ),
     "shallow": (lambda: build("cifar-resnet20", depth=2), "expected a depth of 6 n + 2 layers"),
     "deep": (lambda: build("cifar-resnet20", depth=6_000_002), "expected depth to be at most 6,002, got 6,000,002"),

@@ -99,16 +99,16 @@ def test_the_smallest_size_works(size):
 def test_a_smaller_size_does_not_work_and_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
         small().eval()(torch.zeros(1, 3, 28, 28))
-    with pytest.raises(ValueError, match="densenet: expected pictures of at least 29x29, got 40x28: its maps would shrink to nothing"):
+    with pytest.raises(ValueError, match="densenet121: expected pictures of at least 29x29, got 40x28: its maps would shrink to nothing"):
         build("densenet121", height=40, width=28)
 
 
 BAD = {
-    "blocks": ({"blocks": "6 12 24"}, "densenet: expected blocks as four numbers of layers, such as \"6 12 24 16\", got '6 12 24'."),
-    "many": ({"blocks": "6 12 2000 16"}, "densenet: expected layers to be at most 1,000, got 2,000."),
-    "growth": ({"growth": 0}, "densenet: expected growth to be at least 1, got 0."),
-    "classes": ({"classes": 1}, "densenet: expected classes to be at least 2, got 1."),
-    "dropout": ({"dropout": 1.0}, "densenet: expected dropout from 0 up to, not including, 1, got 1.0."),
+    "blocks": ({"blocks": "6 12 24"}, "densenet121: expected blocks as four numbers of layers, such as \"6 12 24 16\", got '6 12 24'."),
+    "many": ({"blocks": "6 12 2000 16"}, "densenet121: expected layers to be at most 1,000, got 2,000."),
+    "growth": ({"growth": 0}, "densenet121: expected growth to be at least 1, got 0."),
+    "classes": ({"classes": 1}, "densenet121: expected classes to be at least 2, got 1."),
+    "dropout": ({"dropout": 1.0}, "densenet121: expected dropout from 0 up to, not including, 1, got 1.0."),
 }
 
 

@@ -138,7 +138,7 @@ def test_the_smallest_size_works_and_the_next_is_refused(name):
     assert model(torch.zeros(1, 3, 15, 15)).shape == (1, 2)
     with pytest.raises(ValueError, match="does not fit"):
         model(torch.zeros(1, 3, 14, 15))
-    with pytest.raises(ValueError, match="googlenet: expected pictures of at least 15x15, got 14x15: its maps would shrink to nothing"):
+    with pytest.raises(ValueError, match=f"{name}: expected pictures of at least 15x15, got 14x15: its maps would shrink to nothing"):
         build(name, height=14, width=15)
 
 

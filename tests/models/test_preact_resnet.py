@@ -112,10 +112,10 @@ def test_the_smallest_picture_is_one_pixel():
 
 
 BAD = {
-    "nothing": (lambda: build("wrn-16-4", height=0), "preresnet: expected height to be at least 1, got 0."),
+    "nothing": (lambda: build("wrn-16-4", height=0), "wrn-16-4: expected height to be at least 1, got 0."),
     "one class": (lambda: build("wrn-16-4", classes=1), "expected classes to be at least 2, got 1"),
-    "stages": (lambda: build("wrn-16-4", stages="basic*4 2 2 2 2"), 'preresnet: expected stages like "basic 3 3 3"'),
-    "shortcut": (lambda: build("wrn-16-4", shortcut="b"), 'preresnet: expected shortcut to be "A"'),
+    "stages": (lambda: build("wrn-16-4", stages="basic*4 2 2 2 2"), 'wrn-16-4: expected stages like "basic 3 3 3"'),
+    "shortcut": (lambda: build("wrn-16-4", shortcut="b"), 'wrn-16-4: expected shortcut to be "A"'),
     "dropout": (lambda: build("wrn-16-4", dropout=1.0), "expected dropout from 0 up to, not including, 1, got 1.0"),
     "dropout in bottlenecks": (lambda: build("cifar-preresnet164", dropout=0.3), "expected dropout only in basic blocks, got dropout=0.3"),
 }

@@ -133,7 +133,7 @@ def test_the_smallest_picture_is_one_pixel():
 
 
 BAD = {
-    "nothing": (lambda: build("resnet18", width=0), "resnet: expected width to be at least 1, got 0."),
+    "nothing": (lambda: build("resnet18", width=0), "resnet18: expected width to be at least 1, got 0."),
     "one class": (lambda: build("resnet18", classes=1), "expected classes to be at least 2, got 1"),
     "kind": (lambda: build("resnet18", stages="dense 2 2 2 2"), 'expected stages like "basic 3 3 3 3"'),
     "number": (lambda: build("resnet18", stages="basic 2 2 2"), "the blocks of each of the 4 stages), got 'basic 2 2 2'"),

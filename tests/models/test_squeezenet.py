@@ -95,7 +95,7 @@ def test_the_smallest_size_works_and_the_next_is_refused(name, smallest):
 
 
 BAD = {
-    "version": ({"version": "1.2"}, "squeezenet: expected version to be one of 1.0, 1.1, got '1.2'."),
+    "version": ({"version": "1.2"}, "squeezenet1-0: expected version to be one of 1.0, 1.1, got '1.2'."),
     "classes": ({"classes": 1}, "squeezenet1-0: expected classes to be at least 2, got 1."),
     "channels": ({"in_channels": 0}, "squeezenet1-0: expected in_channels to be at least 1, got 0."),
     "dropout": ({"dropout": 1.0}, "squeezenet1-0: expected dropout from 0 up to, not including, 1, got 1.0."),

@@ -122,12 +122,12 @@ def test_letters():
 
 
 BAD = {
-    "word": ("4 MM", "vgg: expected stages like \"64 M 128 128x1 M\" (filters of 3x3, with x1 of 1x1, M for pooling), got 'MM'."),
+    "word": ("4 MM", "vgg11: expected stages like \"64 M 128 128x1 M\" (filters of 3x3, with x1 of 1x1, M for pooling), got 'MM'."),
     "kernel": ("4x5 M", "got '4x5'."),
     "zero": ("0 M", "got '0'."),
-    "pool first": ("M 4", "vgg: expected stages that begin with a convolution, like \"64 M 128 M\", got 'M 4'."),
+    "pool first": ("M 4", "vgg11: expected stages that begin with a convolution, like \"64 M 128 M\", got 'M 4'."),
     "nothing": ("", "got ''."),
-    "many": (f"{1 << 25}", "vgg: expected filters to be at most 16,777,216, got 33,554,432."),
+    "many": (f"{1 << 25}", "vgg11: expected filters to be at most 16,777,216, got 33,554,432."),
 }
 
 
@@ -145,5 +145,5 @@ def test_the_smallest_picture_is_named_and_works():
     small = build("vgg16", stages="2 M 2 M 2 M 2 M 2 M", height=32, width=32, classes=2)
     assert small(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
     for name in ("vgg11", "vgg19-bn"):
-        with pytest.raises(ValueError, match="vgg: expected pictures of at least 32x32, got 31x300"):
+        with pytest.raises(ValueError, match=f"{name}: expected pictures of at least 32x32, got 31x300"):
             build(name, height=31, width=300)

@@ -8,6 +8,7 @@ import torch
 import twofold
 from twofold import nn
 from twofold.layers.parts import stages
+from twofold.models.catalogue import build
 from twofold.train.optimizers import build_optimizer
 from twofold.train.penalties import Penalties
 from twofold.train.settings import Settings
@@ -116,6 +117,7 @@ def test_what_cannot_be_frozen(settings, words):
     ("settings", "words"),
     [
         ({"unfreeze_every": 2}, "unfreeze_every=2 thaws what is frozen, and nothing is. Add freeze=body, or leave it out."),
+        ({"new_head": True}, "new_head=true leaves the head out of what is taken from a file of weights, and none is given"),
         ({"depth_decay": 0}, "settings: transfer.depth_decay: expected more than 0.0, got 0."),
         ({"depth_decay": 2}, "settings: transfer.depth_decay: expected 1.0 or less, got 2."),
     ],
@@ -130,18 +132,39 @@ HOW |= {"freeze": "body", "unfreeze_every": 1, "depth_decay": 0.5}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return twofold.fit("digits", out=tmp_path_factory.mktemp("whole") / "run", **HOW)
+def learnt(tmp_path_factory):
+    """Weights in the place of those that another training left."""
+    torch.manual_seed(3)
+    file = tmp_path_factory.mktemp("learnt") / "w.pth"
+    torch.save(build("vgg-mini", in_channels=1, height=8, width=8, classes=10, **HOW["config"]).state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, learnt):
+    return twofold.fit("digits", out=tmp_path_factory.mktemp("whole") / "run", weights=learnt, **HOW)
 
 
 @pytest.mark.parametrize("stop", [9, 13])  # at the end of the first epoch, and within the second
-def test_a_run_with_gradual_unfreezing_goes_on_bit_for_bit(tmp_path, interrupt, undisturbed, stop):
+def test_a_run_with_gradual_unfreezing_goes_on_bit_for_bit(tmp_path, interrupt, undisturbed, learnt, stop):
     interrupt(stop)
     with pytest.raises(StoppedError):
-        twofold.fit("digits", out=tmp_path / "run", **HOW)
+        twofold.fit("digits", out=tmp_path / "run", weights=learnt, **HOW)
     again = twofold.resume(tmp_path / "run", quiet=True)
     assert again.metrics["best_epoch"] == undisturbed.metrics["best_epoch"]
     for name, value in undisturbed.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value), name
     rows = [[row["train"]["loss"] for row in run.folder.read_rows()[:-1]] for run in (again, undisturbed)]
     assert rows[0] == rows[1] and len(rows[0]) == 3
+
+
+def test_random_weights_are_not_frozen(tmp_path):
+    """A model that is built anew has learnt nothing; one that is given may have."""
+    with pytest.raises(ValueError, match=r"freeze=body: vgg-mini is built anew, so its weights are random, .*\(--weights FILE or RUN\)"):
+        twofold.fit("digits", out=tmp_path / "run", **HOW)
+    assert not (tmp_path / "run").exists()
+    model = build("vgg-mini", in_channels=1, height=8, width=8, classes=10, **HOW["config"])
+    first = model.features[0].weight.clone()
+    own = {name: value for name, value in HOW.items() if name not in ("model", "config", "unfreeze_every")}
+    twofold.fit("digits", model=model, out=tmp_path / "run", **{**own, "epochs": 1})
+    assert torch.equal(model.features[0].weight, first)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -161,7 +162,7 @@ def summary(
     model: str, *, input: str = "", batch: Whole = 32, time: Flag = False, config: Changes | None = None, json: Flag = False
 ) -> None:
     """Show the layers of a model, shapes, weights, multiply-adds, bytes of the output, what one output sees of the input; then what a
-    training step costs on this machine: memory, and milliseconds.
+    training step costs on this machine: memory, and milliseconds. Of a large input nothing is computed unless --time asks for it.
 
     Parameters
     ----------
@@ -183,8 +184,8 @@ def summary(
 
     if batch < 1:
         raise ValueError(f"summary: expected --batch of at least 1, got {batch}.")
-    opened = _opened("summary", model, input, config)
-    show_layers(model, opened.built, opened.task, opened.values, opened.size, batch, time, json)
+    opened = _opened("summary", model, input, config, bare=True)
+    show_layers(model, *_bare(model, opened), opened.task, opened.values, opened.size, batch, time, json)
 
 
 def doctor(
@@ -259,7 +260,21 @@ class _Opened(NamedTuple):
     size: tuple[int, ...]
 
 
-def _opened(who: str, model: str, input: str, config: list[str] | None) -> _Opened:
+def _bare(model: str, opened: _Opened) -> tuple[Any, Callable[[], Any]]:
+    """The model without content, and what makes the model itself."""
+    from twofold.models.catalogue import build
+    from twofold.see.trial import on_meta
+
+    built = opened.built
+    if any(weight.is_meta for weight in built.parameters()):
+        return built, lambda: build(model, **opened.values)
+    return on_meta(built), lambda: built
+
+
+def _opened(who: str, model: str, input: str, config: list[str] | None, bare: bool = False) -> _Opened:
+    """What was named. bare: an architecture without content, on the meta device."""
+    import torch
+
     from twofold.cli.training import read_changes
     from twofold.models.catalogue import MODELS, build, configure, find
     from twofold.run import load
@@ -274,7 +289,8 @@ def _opened(who: str, model: str, input: str, config: list[str] | None) -> _Open
         shape = _shape(who, task, input) if task in SHAPES and input else {}
         settled = configure(model, **read_changes(config or []), **shape)
         values = settled.as_dict()
-        built = build(model, **values)
+        with torch.device("meta" if bare else "cpu"):
+            built = build(model, **values)
     if task not in SHAPES:
         return _Opened(built, task, values, (_steps(who, input),))
     shape = _shape(who, task, input) if input else {name: values[name] for name in SHAPES[task].names}

@@ -89,4 +89,4 @@ def _filled(name: str, weights: Path | None, config: dict[str, Any]) -> tuple[An
         config = {"classes": classes, **config}
     with torch.random.fork_rng():
         model = catalogue.build(name, **config)
-    return model, name, f"{take_weights(model, str(weights), name, new_head=False).said} "
+    return model, name, f"{take_weights(model, str(weights), name, heads='kept').said} "

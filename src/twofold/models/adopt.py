@@ -2,12 +2,15 @@
 
     read (weights.py) -> in our names (dialects.py) -> every name, shape and number judged -> copied
 
-A head for another number of classes stays as it is, where that is asked for: it is what fine-tuning learns anew. Whatever else does not fit
-refuses the whole, with at most ten names of each kind and the architecture that the names do belong to.
+    heads   kept       taken like all else
+            fitting    those of another shape, or that are missing, stay as the model has them: fine-tuning learns them anew
+            new        all stay as the model has them
+
+Whatever else does not fit refuses the whole, with at most ten names of each kind and the architecture that the names do belong to.
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,7 @@ from twofold.models import catalogue
 from twofold.models.dialects import COUNTS, Fit, State, fit
 
 SHOWN = 10  # names of each kind
+Heads = Literal["kept", "fitting", "new"]
 
 
 class Loaded(NamedTuple):
@@ -28,16 +32,16 @@ class Loaded(NamedTuple):
     unused: tuple[str, ...]
 
 
-def load_weights(model: nn.Module, state: State, architecture: str, new_head: bool = False) -> Loaded:
-    """Copy the weights into the model. new_head: heads of another shape, or that are missing, stay as they are.
+def load_weights(model: nn.Module, state: State, architecture: str, heads: Heads = "kept") -> Loaded:
+    """Copy the weights into the model; heads: see above. Auxiliary heads that the model was built without are left out.
 
-    Auxiliary heads that the model was built without are left out.
-    Raises ValueError, and changes nothing, for weights of another architecture and for numbers that are none.
+    Raises ValueError, and changes nothing, for weights of another architecture, for numbers that are none, and for a new head that shares
+    its weights with the rest.
     """
     wanted = model.state_dict()
     found = fit(wanted, state)
     aside = tuple(name for name in found.over if name.startswith(AUXILIARY) and not any(each.startswith(AUXILIARY) for each in wanted))
-    new = _fresh(model, found) if new_head else ()
+    new = () if heads == "kept" else _fresh(model, found, heads == "new")
     rest = found._replace(
         missing=tuple(name for name in found.missing if name not in new),
         over=tuple(name for name in found.over if name not in aside),
@@ -77,12 +81,22 @@ def nearest(state: State) -> str:
     return best if share > 0.5 else ""
 
 
-def _fresh(model: nn.Module, found: Fit) -> tuple[str, ...]:
-    """The weights of the heads that the file has for other classes, or not at all; of a head all, or none."""
+def _fresh(model: nn.Module, found: Fit, every: bool) -> tuple[str, ...]:
+    """The weights of the heads that the file has for other classes, or not at all, or of every head; of a head all, or none."""
     heads = head_weights(model)
-    wrong = {name.rpartition(".")[0] for name in (*found.missing, *found.misshapen) if name in heads}
+    wrong = {name.rpartition(".")[0] for name in (heads if every else (*found.missing, *found.misshapen)) if name in heads}
+    if every:
+        _refuse_shared(model, wrong)
     auxiliary = [name for name in found.missing if name.startswith(AUXILIARY)]  # all of it, where the file has none
     return tuple(dict.fromkeys([*(name for name in heads if name.rpartition(".")[0] in wrong), *auxiliary]))
+
+
+def _refuse_shared(model: nn.Module, layers: set[str]) -> None:
+    """Raise ValueError where one of these layers holds a weight that belongs to another one, too."""
+    own = {id(weight): name for name, weight in model.named_parameters()}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        if name != own[id(weight)] and name.rpartition(".")[0] in layers:
+            raise ValueError(f"new_head: {name} is {own[id(weight)]}, which is taken: a head cannot be new alone. Leave new_head out.")
 
 
 def _refuse_numbers(taken: State, wanted: State) -> None:

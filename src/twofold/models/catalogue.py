@@ -151,11 +151,21 @@ def find(name: str) -> Model:
 
 
 def configure(name: str, **changes: Any) -> Config:
-    """The preset's configuration with some values changed. Raises ValueError for names and values that it cannot have."""
+    """The preset's configuration with some values changed. Raises ValueError for names and values that it cannot have.
+
+    >>> configure("vgg11", height=31, classes=2)
+    Traceback (most recent call last):
+    ValueError: vgg11: expected pictures of at least 32x32, got 31x224: its maps would shrink to nothing. Take a larger --image-size, or a
+    net for small pictures (twofold models).
+    """
     preset = find(name).preset
     if isinstance(preset, SchemeConfig):
         return configure_scheme(name, preset, changes)
-    return type(preset).of(name, {**preset.as_dict(), **changes})
+    try:
+        return type(preset).of(name, {**preset.as_dict(), **changes})
+    except ValueError as error:  # which says "vgg: expected ..." of every preset of that file
+        family, _, what = str(error).partition(": ")
+        raise ValueError(f"{name}: {what or family}") from None
 
 
 def canonical(name: str) -> str:

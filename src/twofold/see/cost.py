@@ -8,9 +8,9 @@
 
 What is kept is what autograd holds when forward has ended, as `torch.autograd.graph.saved_tensors_hooks` shows it: every storage once,
 weights and buffers left out. It is what this machine's routes keep; a fused layer keeps less than its parts would. A batch of one is never
-tried: batch norm over one value has no variance. Where a batch of 3 could itself be too large, it is measured on torch's meta device, whose
-tensors have no content, and by PyTorch's operators, which keep more. Scratch memory of single operators, averages of the weights, data and
-the program itself come on top.
+tried: batch norm over one value has no variance. Where a batch of 3 could itself be too large, or the model has no content, it is measured
+on torch's meta device, whose tensors have none, and by PyTorch's operators, which keep more. Scratch memory of single operators, averages
+of the weights, data and the program itself come on top.
 """
 
 import copy
@@ -55,7 +55,7 @@ class Times(NamedTuple):
 class Cost(NamedTuple):
     """Bytes of a training step, and times where they could be taken. largest: the batch that fits, 0 where not even one item does.
 
-    activations: what is kept for backward; with `largest` None where it could not be measured.
+    activations: what is kept for backward; with `largest` None where it could not be measured. unknown: why, where that is known.
     """
 
     batch: int
@@ -68,6 +68,7 @@ class Cost(NamedTuple):
     whole: int
     largest: int | None
     times: Times | None = None
+    unknown: str = ""
 
     @property
     def total(self) -> int | None:
@@ -106,6 +107,8 @@ class Cost(NamedTuple):
             said.append(f"memory of a training step, batch of {self.batch:,}: {spoken(self.total)} ({shown})")
             if not self.suffices:
                 said.append(self._shortage(self.total))
+        if self.unknown:
+            said.append(f"memory of a training step: not known, for a batch of {FIRST} is refused. {self.unknown}")
         if self.times is not None:
             items, forward, step, moving = self.times
             said.append(
@@ -149,29 +152,35 @@ def of_text(steps: int, vocabulary: int) -> Trial:
 def cost(model: nn.Module, trial: Trial, lines: Iterable[Line], batch: int = 32, long: bool = False) -> Cost:
     """What a training step of that batch would take. lines: the summary of one item. long: time a whole batch, for up to LONG_BOUND.
 
-    Weights and buffers of the model are as before, its gradients are gone. Raises ValueError for a batch below 1.
+    Weights and buffers of the model are as before, its gradients are gone. Of a model on the meta device nothing is timed.
+    Raises ValueError for a batch below 1.
     """
     if batch < 1:
         raise ValueError(f"summary: expected --batch of at least 1, got {batch}.")
     outputs = [line.bytes for line in lines]
-    free, whole = free_memory(), memory()
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    bare = any(p.is_meta for p in model.parameters())
+    free, whole = free_memory() - (weights if bare else 0), memory()
     room = free - (TRAINING - 1) * weights  # the weights are held already
     passing = 2 * max(outputs, default=0)
-    light = OUTPUTS * SECOND * sum(outputs) + SECOND * passing <= room
+    light = OUTPUTS * SECOND * sum(outputs) + SECOND * passing <= room and not bare
     known: tuple[int, int] | None = None
+    unknown = ""
     with _as_before(model), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         clock = _Clock(model, trial) if light else None
         with suppress(RuntimeError, NotImplementedError):  # an operator that the meta device lacks
-            known = _kept(model, trial, clock)
+            known, unknown = _known(model, trial, clock)
         largest = None if known is None else max(0, (room - known[0]) // max(1, known[1] + passing))
         times = None
+        if long and clock is None and not bare and largest is not None and largest >= SECOND:
+            clock = _Clock(model, trial)  # the guess was too careful
+            clock.first()
         if clock is not None and (largest is None or largest >= FIRST):
             times = clock.times(batch if largest is None else min(batch, largest), LONG_BOUND if long else BOUND)
     activations = None if known is None else known[0] + known[1] * batch
     state = (TRAINING - 2) * weights
-    return Cost(batch, weights, weights, state, activations, passing * batch, free, whole, largest, times)
+    return Cost(batch, weights, weights, state, activations, passing * batch, free, whole, largest, times, unknown)
 
 
 def spoken(count: int) -> str:
@@ -182,6 +191,16 @@ def spoken(count: int) -> str:
     """
     unit = next((unit for unit in (3, 2) if count >= 1 << 10 * unit), 1)
     return f"{count / (1 << 10 * unit):.1f} {' KMG'[unit]}iB"
+
+
+def _known(model: nn.Module, trial: Trial, clock: "_Clock | None") -> tuple[tuple[int, int] | None, str]:
+    """What is kept, or why a batch without content, which may be larger than an operator can take, was refused."""
+    try:
+        return _kept(model, trial, clock), ""
+    except ValueError as error:
+        if clock is not None:
+            raise
+        return None, str(error)
 
 
 def _kept(model: nn.Module, trial: Trial, clock: "_Clock | None") -> tuple[int, int]:

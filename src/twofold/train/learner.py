@@ -20,6 +20,7 @@ from twofold.tasks.task import Step, Task
 from twofold.train.averages import Average
 from twofold.train.checkpoints import random_states, restore_random
 from twofold.train.clock import Clock
+from twofold.train.compiling import compiled
 from twofold.train.culprit import Fault, find_fault, find_unsound
 from twofold.train.evidence import save_batch
 from twofold.train.faults import Guard, NotFiniteError, judge
@@ -223,7 +224,8 @@ class Learner:
 
     def _learn(self, share: float, portion: Portion) -> Step:
         """Loss and gradient of a part of the batch."""
-        with averaging(self.network, portion.last), numbers(self.settings.machine, self.world.device):
+        machine = self.settings.machine
+        with compiled(machine.compile), averaging(self.network, portion.last), numbers(machine, self.world.device):
             found = self.task.loss(self.network, portion.batch, portion.carried)
             self.clock.lap("forward")
             weight = portion.share * share

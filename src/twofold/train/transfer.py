@@ -30,6 +30,8 @@ class Transfer(Part):
 
     weights: str = ""
     """A file of weights (.safetensors, .pth), or a run folder, to begin with; the head is new where the classes are others."""
+    new_head: bool = False
+    """With weights: make the head new even where it would fit, for as many classes that are others."""
     freeze: str = ""
     """What does not learn: body (all but the head), or names of layers or weights, with * for any part: "conv1,layer1.*"."""
     unfreeze_every: Annotated[int, Field(ge=0)] = 0
@@ -39,6 +41,11 @@ class Transfer(Part):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        if self.new_head and not self.weights:
+            raise ValueError(
+                "new_head=true leaves the head out of what is taken from a file of weights, and none is given: the head is new anyway. Add "
+                "weights (--weights FILE), or leave new_head out"
+            )
         if self.unfreeze_every and not self.freeze:
             raise ValueError(f"unfreeze_every={self.unfreeze_every} thaws what is frozen, and nothing is. Add freeze=body, or leave it out")
         return self
@@ -81,6 +88,16 @@ class Thaw:
         if self.frozen:
             for layer in self._still:
                 layer.training = False
+
+
+def refuse_frozen_chance(settings: Transfer, architecture: str) -> None:
+    """Raise ValueError where a model that was built a moment ago, with weights drawn at random, would keep some of them."""
+    if settings.freeze and not settings.weights:
+        raise ValueError(
+            f"freeze={settings.freeze}: {architecture} is built anew, so its weights are random, and what is frozen would stay so. Give "
+            "weights that were learnt (--weights FILE or RUN), or leave freeze and unfreeze_every out. A model that has learnt already is "
+            "given from Python: fit(source, model=module)."
+        )
 
 
 def frozen_of(model: nn.Module, settings: Transfer) -> str:
