@@ -11,6 +11,7 @@ import twofold
 from twofold import kernels, nn
 from twofold.kernels import convolution_last as last
 from twofold.kernels.fit import geometry
+from twofold.layers.forms import bf16_ours
 from twofold.space.correlation import correlate
 from twofold.space.windows import Window
 
@@ -23,6 +24,7 @@ def lacking():
     return last.unfit(x, torch.zeros(8, 8, 3, 3), None, THREE)
 
 
+needs_rule = pytest.mark.skipif(not bf16_ours(), reason="the rule is for AVX512_BF16 without AMX")
 needs_kernel = pytest.mark.skipif(bool(lacking()), reason=lacking() or "served")
 
 
@@ -155,7 +157,7 @@ def net():
     return small.to(memory_format=torch.channels_last)
 
 
-@needs_kernel
+@needs_rule
 def test_under_autocast_layers_of_maps_that_lie_channels_last_take_it():
     model, x = net(), torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     gradients = []
@@ -174,7 +176,17 @@ def test_under_autocast_layers_of_maps_that_lie_channels_last_take_it():
     assert ROUTE not in [layer.last_route for layer in model if hasattr(layer, "last_route")]
 
 
-@needs_kernel
+@needs_rule
+def test_where_there_is_amx_it_is_left_to_the_vendor(monkeypatch):
+    layer, x = nn.Conv2d(32, 32, 3).to(torch.bfloat16), laid_out(torch.randn(4, 32, 12, 12))
+    layer(x)
+    assert layer.last_route == ROUTE
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    layer(x)
+    assert layer.last_route == "vendor"
+
+
+@needs_rule
 def test_a_model_of_bfloat16_takes_it_too():
     model, x = net().to(torch.bfloat16), laid_out(torch.randn(4, 3, 16, 16))
     model(x).sum().backward()

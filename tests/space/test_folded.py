@@ -9,7 +9,7 @@ from torch import nn as torch_nn
 
 import twofold
 from twofold import nn
-from twofold.kernels.convolution import reduced_unfit
+from twofold.layers.forms import bf16_ours
 from twofold.space.folded import FoldedConv2d, folded
 
 WAYS = ["channels first", "channels last", "apart"]
@@ -104,7 +104,7 @@ class Wide(torch_nn.Module):
         return self.relu(self.second(x) + x)
 
 
-@pytest.mark.skipif(bool(reduced_unfit()), reason=reduced_unfit() or "served")
+@pytest.mark.skipif(not bf16_ours(), reason="needs AVX512_BF16 and no AMX")
 def test_in_bf16_wide_convolutions_go_by_winograds_algorithm():
     model = drawn(Wide())
     quick = folded(model)

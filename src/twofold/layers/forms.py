@@ -60,9 +60,13 @@ def bf16_autocast() -> bool:
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
-def bf16_last() -> bool:
-    """Whether this processor convolves maps of bfloat16 that lie channels last as they are: autocast is then the fastest way for them."""
-    return not reduced_unfit()
+def bf16_ours() -> bool:
+    """Whether our kernels' products of bfloat16 are the fastest here: those of AVX512_BF16, where there is no AMX.
+
+    oneDNN's by AMX are several times as fast. With ours, autocast is the fastest way for maps that lie channels last.
+    """
+    asked: Callable[[], Any] = getattr(torch.cpu, "get_capabilities", dict)  # older torch has it not
+    return not reduced_unfit() and not asked().get("amx_bf16", False)
 
 
 class Form(NamedTuple):

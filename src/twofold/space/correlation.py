@@ -27,6 +27,7 @@ from torch import Tensor
 
 from twofold.kernels import convolution, convolution_last, depthwise, nodes
 from twofold.layers.differentiable import Native, Other, differentiable
+from twofold.layers.forms import bf16_ours
 from twofold.space.padding import last_first
 from twofold.space.pooling import expect_columns
 from twofold.space.windows import Window, fold, unfold
@@ -174,11 +175,11 @@ def unfit_to_round(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, win
 
 
 def worth_rounding(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool:
-    """Whether that is known to be the fastest: 1.5 to 1.9 times as fast as oneDNN in bfloat16, from some thousand windows on."""
+    """Whether that is known to be the fastest: 1.5 to 1.9 times as fast as oneDNN without AMX, from some thousand windows on."""
     if window.axes != 2 or groups > 1 or not tiled(weight_FCi, window) or min(weight_FCi.shape[:2]) < 64:
         return False
     rows, columns = window.output_size(x_BCH.shape[2:])
-    return x_BCH.shape[0] * rows * columns >= 1024
+    return x_BCH.shape[0] * rows * columns >= 1024 and bf16_ours()
 
 
 def worth_last(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool:
@@ -186,7 +187,7 @@ def worth_last(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, windo
     if x_BCHW.dtype != torch.bfloat16 or window.axes != 2 or groups > 1 or min(weight_FCij.shape[:2]) < 32:
         return False
     rows, columns = window.output_size(x_BCHW.shape[2:])
-    return x_BCHW.shape[0] * rows * columns >= 256
+    return x_BCHW.shape[0] * rows * columns >= 256 and bf16_ours()
 
 
 correlate = differentiable(

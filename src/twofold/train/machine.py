@@ -2,7 +2,7 @@
 
     fp32    everything in float32
     bf16    on a processor: layers may round to bfloat16 where that is the faster way (`twofold.precision`); on CUDA, and on a processor
-            with AVX512_BF16 where maps lie channels last: autocast, so that maps stay in bfloat16 from layer to layer
+            with AVX512_BF16 (and no AMX) where maps lie channels last: autocast, so that maps stay in bfloat16 from layer to layer
     fp16    on CUDA alone: autocast, and the loss times a scale so that small gradients do not vanish in 5 bits of exponent
 
 Weights, optimiser and averages are float32 in all of them.
@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from twofold.layers.forms import bf16_last
+from twofold.layers.forms import bf16_ours
 from twofold.layers.forms import precision as permission
 from twofold.train.part import Part
 
@@ -59,7 +59,7 @@ def numbers(machine: Machine, device: torch.device) -> AbstractContextManager[An
     """The block in which forward, loss and backward are computed."""
     if machine.precision == "fp32":
         return nullcontext()
-    if device.type == "cpu" and not (machine.channels_last and bf16_last()):
+    if device.type == "cpu" and not (machine.channels_last and bf16_ours()):
         return permission("bf16")
     return torch.autocast(device.type, torch.bfloat16 if machine.precision == "bf16" else torch.float16)
 
