@@ -54,6 +54,63 @@ def test_values_and_gradients_are_the_laws(size, layout, dtype):
         torch.testing.assert_close((told_mean.double(), told_variance.double()), tuple(t.double() for t in wanted), rtol=1e-5, atol=1e-5)
 
 
+def joined_of(layout, joined=True):
+    x, shortcut = (draw(2, 8, 6, 5, seed=seed, layout=layout).requires_grad_() for seed in (0, 1))
+    return x, shortcut, norm_join.join(x, shortcut if joined else None, draw(8, seed=5), draw(8, seed=6), None, None, 1e-5, True)[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_gradient_that_nobody_else_holds_is_written_over(layout, joined):
+    maps, gradients = [], []
+    for held in (False, True):
+        x, shortcut, y = joined_of(layout, joined)
+        loss = (y * 2).square().sum()
+        if held:
+            y.retain_grad()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            loss.backward()
+        maps.append(next(event.count for event in seen.key_averages() if event.key == "aten::empty_like"))
+        gradients.append([x.grad, shortcut.grad] if joined else [x.grad])
+    assert maps[0] == maps[1] - 1  # for dshortcut, or without one dx
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert torch.equal(y.grad, 8 * y.detach())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("holder", ["caller", "sum", "view", "hook", "retained"])
+def test_a_gradient_that_another_holds_stays_as_it_is(layout, holder, joined):
+    _, shortcut, y = joined_of(layout, joined)
+    dy = draw(2, 8, 6, 5, seed=7, layout=layout)
+    kept, wanted = [], dy * (y > 0)
+    if holder == "sum":  # both terms are given one and the same gradient
+        other = torch.zeros_like(y).requires_grad_()
+        ((y + other) * dy).sum().backward()
+        kept = [other.grad]
+    elif holder == "view":  # it lies in a tensor of somebody else
+        whole = torch.stack((dy, dy))
+        torch.autograd.backward(y, whole[0])
+        kept = [*whole]
+    else:
+        if holder == "hook":
+            y.register_hook(kept.append)
+        elif holder == "retained":
+            y.retain_grad()
+        (y * dy).sum().backward() if holder != "caller" else y.backward(dy)
+        kept = [y.grad] if holder == "retained" else [*kept, dy]
+    assert not joined or torch.equal(shortcut.grad, wanted)
+    again = draw(2, 8, 6, 5, seed=7, layout=layout)
+    assert kept and all(torch.equal(each, again) for each in kept)
+
+
+def test_a_graph_that_is_kept_gives_the_same_twice():
+    x, shortcut, y = joined_of("first")
+    loss = (y * draw(2, 8, 6, 5, seed=7)).sum()
+    first, second = (torch.autograd.grad(loss, (x, shortcut), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
 def in_a_process_of_its_own():
     """The fixed cases, for a test that lowers the instruction set of a whole process."""
     for dtype in (torch.float32, torch.bfloat16):

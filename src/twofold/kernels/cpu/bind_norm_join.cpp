@@ -232,14 +232,18 @@ void backward(const Maps& maps, const Back& back, const T* x, const T* y, const 
   });
 }
 
-// (dx, dshortcut, dscale, dshift); y: none where there was no ReLU, and dshortcut, which is dy itself then, is undefined.
-std::tuple<Tensor, Tensor, Tensor, Tensor> norm_join_backward(const Tensor& dy, const Tensor& x, const Maybe& y, const Maybe& scale,
-    const Tensor& mean, const Tensor& variance, bool by_batch, double eps, bool with_shortcut) {
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;  // (dx, dshortcut, dscale, dshift)
+
+// y: none where there was no ReLU, and dshortcut, which is dy itself then, is undefined. spend: dy may be written over: it becomes
+// dshortcut, or without one dx.
+Gradients gradients(const Tensor& dy, const Tensor& x, const Maybe& y, const Maybe& scale, const Tensor& mean, const Tensor& variance,
+    bool by_batch, double eps, bool with_shortcut, bool spend) {
   const Maps maps = maps_of(x);
   check_alike(dy, x, maps);
   if (y) check_alike(*y, x, maps);
-  const Tensor dx = at::empty_like(x, x.options(), maps.format());
-  const Tensor dshortcut = with_shortcut && y ? at::empty_like(x, x.options(), maps.format()) : Tensor();
+  const bool gated = with_shortcut && y;
+  const auto map = [&](bool over) { return over ? dy : at::empty_like(x, x.options(), maps.format()); };
+  const Tensor dx = map(spend && !with_shortcut), dshortcut = gated ? map(spend) : Tensor();
   const Tensor dscale = at::empty({maps.channels}, x.options().dtype(at::kFloat)), dshift = at::empty({maps.channels}, dscale.options());
   const float *means = values_of(mean, maps.channels), *variances = values_of(variance, maps.channels);
   const Back back{means, variances, values_of(scale, maps.channels), by_batch, eps, write<float>(dscale), write<float>(dshift)};
@@ -251,6 +255,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_join_backward(const Tensor& dy, 
   x.scalar_type() == at::kFloat ? compute(float{}) : compute(Half{});
   return {dx, dshortcut, dscale, dshift};
 }
+
+Gradients norm_join_backward(const Tensor& dy, const Tensor& x, const Maybe& y, const Maybe& scale, const Tensor& mean,
+    const Tensor& variance, bool by_batch, double eps, bool with_shortcut) {
+  return gradients(dy, x, y, scale, mean, variance, by_batch, eps, with_shortcut, false);
+}
+
+// Whether nobody else holds this gradient, or what it lies in: a map of its size then need not be fetched from the system, which takes
+// longer than what fills it. `held`: how many of the references are our own.
+bool spendable(const Tensor& dy, size_t held) { return dy.use_count() == held && dy.storage().use_count() == 1 && !dy.requires_grad(); }
 
 template <class Signature>
 auto operation(const char* name) {
@@ -277,7 +290,6 @@ struct Join : torch::autograd::Function<Join> {
     return {y, used_mean, used_variance};
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& came) {
-    static const auto back = operation<decltype(norm_join_backward)>("twofold::norm_join_backward");
     const auto saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &scale = saved[1], &shift = saved[2], &y = saved[3], &mean = saved[4], &variance = saved[5];
     const auto [given, joined, eps] = ctx->saved_data["numbers"].to<std::tuple<bool, bool, double>>();
@@ -285,8 +297,9 @@ struct Join : torch::autograd::Function<Join> {
     if (!came[0].defined()) return found;
     if (at::GradMode::is_enabled()) return again(came[0], saved, given, joined, eps);
     const Tensor dy = came[0].to(x.scalar_type()).contiguous(x.is_contiguous() ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast);
+    const bool spend = spendable(dy, dy.is_same(came[0]) ? 2 : 1);
     std::tie(found[0], found[1], found[2], found[3]) =
-        back.call(dy, x, maybe(y), maybe(scale), mean, variance, !given, eps, joined && ctx->needs_input_grad(1));
+        gradients(dy, x, maybe(y), maybe(scale), mean, variance, !given, eps, joined && ctx->needs_input_grad(1), spend);
     if (joined && !y.defined()) found[1] = dy;
     if (!scale.defined()) found[2] = Tensor();
     if (!shift.defined()) found[3] = Tensor();
