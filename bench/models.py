@@ -1,12 +1,11 @@
 """Whole classifiers, ours against torch.nn at its best: training steps and inference, in fp32 and with bf16 allowed.
 
-    python bench/models.py [--only "resnet50 step bf16"] [--rounds 3] [--threads 2] [--cliff]
+    python bench/models.py [--only "resnet50 step bf16"] [--rounds 3] [--threads 2]
 
 Ours is the model of the catalogue as a user finds it, by `auto`; in inference also as `twofold.nn.folded` makes it. bf16 allowed: under
 twofold.precision("bf16") or autocast, whichever is faster. torch's is the same architecture written with torch.nn, with the same weights
 (outputs are compared first), eager, in fp32 and under autocast. Both are given pictures and weights in both layouts, and the fastest of
-each is compared. All run in one process, in turn; medians. What ran is asserted and said. Autocast training with channels last is left
-out: torch's gradient of the weights takes ten times as long there (--cliff measures it).
+each is compared. All run in one process, in turn; medians. What ran is asserted and said.
 """
 
 import argparse
@@ -136,7 +135,7 @@ def runner(way: str, model: nn.Module, x: Tensor, target: Tensor, training: bool
     return step if training else infer
 
 
-def contenders(net: Net, training: bool, reduced: bool, cliff: bool) -> tuple[dict[str, Callable[[], object]], dict[str, nn.Module]]:
+def contenders(net: Net, training: bool, reduced: bool) -> tuple[dict[str, Callable[[], object]], dict[str, nn.Module]]:
     """Every way to compute it, and the models by the same names."""
     torch.manual_seed(0)
     ours, theirs = catalogue.build(net.name).train(training), net.theirs().train(training)
@@ -150,7 +149,7 @@ def contenders(net: Net, training: bool, reduced: bool, cliff: bool) -> tuple[di
             model.train(training).to(memory_format=form)  # type: ignore[call-overload]
         for how in ("permitted", "autocast") if reduced else ("",):
             models[" ".join(filter(None, ["ours", how, layout]))] = mine
-            if how != "permitted" and (not (training and how == "autocast" and layout == "NHWC") or cliff):
+            if how != "permitted":
                 models[" ".join(filter(None, ["torch", how, layout]))] = other
     if not training:
         models["ours folded permitted" if reduced else "ours folded"] = folded(ours)
@@ -171,9 +170,9 @@ def expect_equal(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
     theirs.train(modes[1])
 
 
-def report(net: Net, training: bool, reduced: bool, rounds: int, cliff: bool) -> None:
+def report(net: Net, training: bool, reduced: bool, rounds: int) -> None:
     """One row of the table."""
-    ways, models = contenders(net, training, reduced, cliff)
+    ways, models = contenders(net, training, reduced)
     for run in ways.values():
         run()  # what is measured once is measured here
     times = seconds(ways, rounds=rounds, warm_up=1)
@@ -193,7 +192,6 @@ def main() -> None:
     parser.add_argument("--only", default="", help='rows that have all these words, such as "resnet50 step bf16"')
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--cliff", action="store_true", help="measure torch's autocast training with channels last, too")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     os.environ.setdefault("TWOFOLD_MEASURE", "60")  # read at the first choice: nets in a row need more than the usual two seconds
@@ -203,7 +201,7 @@ def main() -> None:
             for reduced in (False, True):
                 row = [net.name, "step" if training else "infer", "bf16" if reduced else "fp32"]
                 if set(chosen.only.split()) <= set(row):
-                    report(net, training, reduced, chosen.rounds, chosen.cliff)
+                    report(net, training, reduced, chosen.rounds)
                     gc.collect()
 
 
