@@ -278,8 +278,8 @@ void winograd_finish(const Convolution& c, const float* sums, int64_t begin, int
   });
 }
 
-inline constexpr WinogradKernels winograd_kernels{winograd_sizes, winograd_packed, winograd_pack, winograd_see, winograd_products,
-    winograd_put, winograd_sums, winograd_see_gradient, winograd_sum_products, winograd_finish};
+inline constexpr WinogradKernels winograd_kernels{winograd_sizes, winograd_packed, winograd_pack, winograd_see,
+    multiply_tiles<SeenTiles>, winograd_put, winograd_sums, winograd_see_gradient, add_tiles<SeenTiles>, winograd_finish};
 
 }  // namespace TWOFOLD_SET
 }  // namespace twofold

@@ -2,8 +2,7 @@
 // too: [filter][tap][channel].
 //
 // Lanes run over the channels, so that a tile's numbers need no turning around, and two neighbouring channels, or the same channel of two
-// neighbouring tiles, are a cell as they come. What is seen lies tile by tile, cells of channels side by side: the products are those of
-// winograd_products.h with forward and backward exchanged.
+// neighbouring tiles, are a cell as they come. What is seen lies tile by tile, cells of channels side by side (winograd_products.h).
 
 namespace twofold {
 namespace TWOFOLD_SET {
@@ -11,6 +10,7 @@ namespace last {
 
 // Cells of x: forward [part][tile][pair of channels], for the gradient of the weights [part][pair of tiles][channel].
 struct SeenTiles {
+  static constexpr bool kTileByTile = true;
   int64_t rows, step, part;
   SeenTiles(const Convolution& c, const Tiles& tiles, bool gradient)
       : rows(gradient ? parts(tiles.count, 2) : tiles.count), step(odd_lines(gradient ? c.C : parts(c.C, 2))), part(odd_lines(rows * step)) {}
@@ -127,44 +127,6 @@ void see(const Convolution& c, const Frame& frame, bool gradient, const Half* x,
       if (!alone) (next.all() ? see_channels<true> : see_channels<false>)(next, at, mask, second);
       TWOFOLD_UNROLL
       for (int k = 0; k < kParts; ++k) store_pairs(first[k], alone ? Vector::zero() : second[k], to + k * layout.part + at);
-    }
-  }
-}
-
-// Products [begin, end), numbered (part, panel): tiles by filters, summed over the pairs of channels.
-void multiply(const Convolution& c, const Frame& frame, const float* seen, const float* packed, int64_t begin, int64_t end, float* products) {
-  const Tiles tiles(c, frame);
-  const SeenTiles layout(c, tiles, false);
-  const TileProducts to(tiles, false);
-  const int64_t rows = parts(c.C, 2);
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t k = item / tiles.panels, panel = item % tiles.panels, width = tiles.width(panel);
-    const float* weight = packed + k * weight_part(c, rows) + panel * kPanel * rows;
-    float* product = products + k * to.part + panel * kPanel * tiles.count;
-    for (int64_t t = 0; t < tiles.count;) {
-      const int64_t count = block_of(t, tiles.count, kTileTaps);
-      const ProductTile tile = width == kPanel ? sum_tile_of<2>(count) : sum_tile_of<1>(count);
-      tile(seen + k * layout.part + t * layout.step, layout.step, weight, rows, true, product + t * width);
-      t += count;
-    }
-  }
-}
-
-// The same of the gradient of the weights: channels by filters, summed over the pairs of tiles.
-void add_products(const Convolution& c, const Frame& frame, const float* seen, const float* products, int64_t begin, int64_t end, bool fresh,
-    float* sums) {
-  const Tiles tiles(c, frame);
-  const SeenTiles layout(c, tiles, true);
-  const TileProducts from(tiles, true);
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t k = item / tiles.panels, panel = item % tiles.panels, width = tiles.width(panel);
-    const float* d = products + k * from.part + panel * kPanel * from.tiles;
-    float* sum = sums + k * weight_part(c, c.C) + panel * kPanel * c.C;
-    for (int64_t channel = 0; channel < c.C;) {
-      const int64_t count = block_of(channel, c.C, kTileWindows);
-      const ProductTile tile = width == kPanel ? product_tile_of<2>(count) : product_tile_of<1>(count);
-      tile(seen + k * layout.part + channel, layout.step, d, from.tiles, fresh, sum + channel * width);
-      channel += count;
     }
   }
 }
@@ -288,7 +250,8 @@ void finish(const Convolution& c, const float* sums, int64_t begin, int64_t end,
   });
 }
 
-inline constexpr WinogradTable<Half> table{sizes, winograd_packed, pack, see, multiply, put, winograd_sums, see_gradient, add_products, finish};
+inline constexpr WinogradTable<Half> table{sizes, winograd_packed, pack, see, multiply_tiles<SeenTiles>, put, winograd_sums, see_gradient,
+    add_tiles<SeenTiles>, finish};
 
 }  // namespace last
 }  // namespace TWOFOLD_SET

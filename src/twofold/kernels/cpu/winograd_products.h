@@ -113,41 +113,52 @@ inline ProductTile sum_tile_of(int64_t channels) {
   }
 }
 
-// TileProducts [begin, end), numbered (part, panel).
-void winograd_products(const Convolution& c, const Frame& frame, const float* seen, const float* packed, int64_t begin, int64_t end,
-    float* products) {
-  const Tiles tiles(c, frame);
-  const SeenTiles layout(c, tiles, false);
-  const TileProducts to(tiles, false);
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t k = item / tiles.panels, panel = item % tiles.panels, width = tiles.width(panel);
-    const float* weight = packed + k * weight_part(c, layout.rows) + panel * kPanel * layout.rows;
-    float* product = products + k * to.part + panel * kPanel * tiles.count;
-    for (int64_t t = 0; t < tiles.count;) {
-      const int64_t count = block_of(t, tiles.count, kTileWindows);
-      const ProductTile tile = width == kPanel ? product_tile_of<2>(count) : product_tile_of<1>(count);
-      tile(seen + k * layout.part + t, layout.step, weight, layout.rows, true, product + t * width);
-      t += count;
+// Products of `items` rows of cells with a panel, summed over the cells, and added to `to` [item][width] unless that is fresh. Along: an
+// item's cells lie side by side and items `step` apart; otherwise items lie side by side.
+template <bool Along>
+inline void multiply_panel(const float* seen, int64_t step, int64_t items, const float* panel, int64_t cells, int64_t width, bool fresh,
+    float* to) {
+  for (int64_t item = 0; item < items;) {
+    const int64_t count = block_of(item, items, Along ? kTileTaps : kTileWindows);
+    ProductTile tile;
+    if constexpr (Along) {
+      tile = width == kPanel ? sum_tile_of<2>(count) : sum_tile_of<1>(count);
+    } else {
+      tile = width == kPanel ? product_tile_of<2>(count) : product_tile_of<1>(count);
     }
+    tile(seen + item * (Along ? step : 1), step, panel, cells, fresh, to + item * width);
+    item += count;
   }
 }
 
-// The same of the gradient of the weights: sums += seen products, or sums = where they are fresh
-void winograd_sum_products(const Convolution& c, const Frame& frame, const float* seen, const float* products, int64_t begin, int64_t end,
-    bool fresh, float* sums) {
+// TileProducts [begin, end), numbered (part, panel): tiles by filters, summed over the cells of channels.
+template <class Seen>
+void multiply_tiles(const Convolution& c, const Frame& frame, const float* seen, const float* packed, int64_t begin, int64_t end,
+    float* products) {
   const Tiles tiles(c, frame);
-  const SeenTiles layout(c, tiles, true);
+  const Seen layout(c, tiles, false);
+  const TileProducts to(tiles, false);
+  const int64_t cells = parts(c.C, kDeep);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t k = item / tiles.panels, panel = item % tiles.panels;
+    multiply_panel<Seen::kTileByTile>(seen + k * layout.part, layout.step, tiles.count,
+        packed + k * weight_part(c, cells) + panel * kPanel * cells, cells, tiles.width(panel), true,
+        products + k * to.part + panel * kPanel * tiles.count);
+  }
+}
+
+// The same of the gradient of the weights, channels by filters, summed over the cells of tiles: sums += seen products, or sums = where
+// they are fresh.
+template <class Seen>
+void add_tiles(const Convolution& c, const Frame& frame, const float* seen, const float* products, int64_t begin, int64_t end, bool fresh,
+    float* sums) {
+  const Tiles tiles(c, frame);
+  const Seen layout(c, tiles, true);
   const TileProducts from(tiles, true);
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t k = item / tiles.panels, panel = item % tiles.panels, width = tiles.width(panel);
-    const float* d = products + k * from.part + panel * kPanel * from.tiles;
-    float* sum = sums + k * weight_part(c, c.C) + panel * kPanel * c.C;
-    for (int64_t channel = 0; channel < c.C;) {
-      const int64_t count = block_of(channel, c.C, kTileTaps);
-      const ProductTile tile = width == kPanel ? sum_tile_of<2>(count) : sum_tile_of<1>(count);
-      tile(seen + k * layout.part + channel * layout.step, layout.step, d, from.tiles, fresh, sum + channel * width);
-      channel += count;
-    }
+    const int64_t k = item / tiles.panels, panel = item % tiles.panels;
+    multiply_panel<!Seen::kTileByTile>(seen + k * layout.part, layout.step, c.C, products + k * from.part + panel * kPanel * from.tiles,
+        from.tiles, tiles.width(panel), fresh, sums + k * weight_part(c, c.C) + panel * kPanel * c.C);
   }
 }
 

@@ -32,6 +32,7 @@ struct Tiles {
 
 // Cells of x: [part][row][column]. Forward: channels by tiles. For the gradient of the weights: tiles along the rows.
 struct SeenTiles {
+  static constexpr bool kTileByTile = false;
   int64_t rows, columns, step, part;
   SeenTiles(const Convolution& c, const Tiles& tiles, bool gradient)
       : rows(gradient ? c.C : parts(c.C, kDeep)), columns(gradient ? parts(tiles.count, kDeep) : tiles.count),
