@@ -21,6 +21,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has it so for w
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Bytes do not name a test: a gzip header holds the second it was made in, and all processes must find the same tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def interrupt(monkeypatch):
     """Ask for a stop after a number of steps, as Ctrl-C does."""
