@@ -1,5 +1,6 @@
 """Resizing: the four witnesses, exact fractions, torch's operators where they mean the same, known vectors, laws, messages."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -99,6 +100,16 @@ def drawn_axes(draw):
         m = draw(st.integers(1, most)) if factor is None else int(n * factor)
         axes.append(Axis(n, m, factor, coordinates, rounding) if m else Axis(n, 1, None, coordinates, rounding))
     return tuple(axes)
+
+
+@pytest.mark.parametrize("factor", [2.0, 3.0, 0.5, 0.75, 1.5, 1.25])
+def test_whole_positions_come_out_whole(factor):
+    """Each in one fraction: 5 pixels by 1.5, symmetric, have their last at 4, not just below it."""
+    for n, coordinates in itertools.product(range(1, 60), COORDINATES):
+        axis = Axis(n, int(n * factor) or 1, factor, coordinates, None)
+        exact = [place(axis, p) for p in range(axis.size)]
+        for t, wanted in zip(positions(axis).tolist(), exact, strict=True):
+            assert abs(t - wanted) < 1e-12 and ((2 * wanted).denominator > 1 or t == wanted), (axis, t, wanted)
 
 
 @given(drawn_axes(), st.integers(0, 2), st.integers(0, 999), st.booleans())

@@ -54,8 +54,11 @@ def positions(axis: Axis, device: torch.device | None = None) -> Tensor:
         return p * n / m if scale is None else p / scale
     if coordinates == "pytorch_half_pixel" and m == 1:
         return p
-    t = ((2 * p + 1) * n - m) / (2 * m) if scale is None else (p + 0.5) / scale - 0.5  # so whole numbers and halves come out exactly
-    return t + (n - m / scale) / 2 if coordinates == "half_pixel_symmetric" and scale is not None else t
+    # One fraction each, so that whole numbers and halves come out exactly.
+    if scale is None:
+        return ((2 * p + 1) * n - m) / (2 * m)
+    moved = n * scale - m if coordinates == "half_pixel_symmetric" else 0
+    return (2 * p + 1 - scale + moved) / (2 * scale)
 
 
 def nearest_pixels(axis: Axis, device: torch.device | None = None) -> Tensor:
