@@ -47,6 +47,15 @@ def instruction_set() -> str:
     return torch.ops.twofold.instruction_set() if available() else ""
 
 
+def release_memory() -> int:
+    """Give back the memory that is kept for maps to come, and is not in use. Returns how many bytes that were.
+
+    Maps and gradients of a quarter of a megabyte and more are kept when they are freed, up to an eighth of the machine's memory and 4 GB:
+    the next step of training needs them again, and pages fresh from the system cost more than computing what fills them.
+    """
+    return int(torch.ops.twofold.release_memory()) if available() else 0
+
+
 def release(version: str) -> str:
     """Major and minor number: patch releases of torch keep the binary interface.
 

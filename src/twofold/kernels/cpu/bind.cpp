@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "held_memory.h"
 
 namespace twofold {
 namespace {
@@ -33,6 +34,7 @@ const Kernels& choose() {
 std::string instruction_set() { return kernels().instruction_set; }
 
 std::string built_for() { return TWOFOLD_TORCH; }
+int64_t release_memory() { return static_cast<int64_t>(HeldMemory::release()); }
 
 // Along one axis: every window must hold a pixel, for the kernels read one without asking.
 void check_axis(int64_t size, int64_t windows, int64_t taps, int64_t stride, int64_t before, int64_t dilation) {
@@ -122,6 +124,7 @@ const Kernels& kernels() {
 TORCH_LIBRARY(twofold, m) {
   m.def("instruction_set() -> str", twofold::instruction_set);
   m.def("built_for() -> str", twofold::built_for);
+  m.def("release_memory() -> int", twofold::release_memory);
   m.def("max_pool2d(Tensor x, int[] geometry, int tap_bytes) -> (Tensor, Tensor)");
   m.def("max_pool2d_backward(Tensor dy, Tensor winner, int[] geometry, int height, int width) -> Tensor");
 }

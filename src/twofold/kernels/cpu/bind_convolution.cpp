@@ -153,7 +153,7 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const std:
   const Convolution c = checked(x.size(1) / groups, weight.size(0) / groups, x.size(2), x.size(3), geometry);
   TORCH_CHECK_VALUE(weight.size(1) == c.C && weight.size(2) == c.kh && weight.size(3) == c.kw, "convolution: weight and x do not fit");
   const int64_t batch = x.size(0), filters = weight.size(0);
-  const at::Tensor y = at::empty({batch, filters, c.P, c.Q}, x.options());
+  const at::Tensor y = HeldMemory::tensor({batch, filters, c.P, c.Q}, at::kFloat);
   if (!batch) return y;
   const float *from = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
@@ -171,7 +171,7 @@ at::Tensor convolution_dx(const at::Tensor& dy, const at::Tensor& weight, at::In
   check_maps(weight, "weight");
   const Convolution c = checked(weight.size(1), weight.size(0) / groups, H, W, geometry), t = turned(c);
   const int64_t batch = dy.size(0), channels = c.C * groups;
-  const at::Tensor dx = at::empty({batch, channels, H, W}, dy.options());
+  const at::Tensor dx = HeldMemory::tensor({batch, channels, H, W}, at::kFloat);
   if (!batch) return dx;
   const float *from = dy.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   float* to = dx.mutable_data_ptr<float>();
@@ -220,7 +220,7 @@ std::tuple<at::Tensor, at::Tensor> convolution_max_pool(const at::Tensor& x, con
   const Window w = pool_window(c, pool);
   TORCH_CHECK_VALUE(w.kh * w.kw <= 255, "convolution_max_pool: expected a pool of at most 255 taps");
   const int64_t batch = x.size(0), maps = batch * c.F, size = w.P * w.Q;
-  const at::Tensor y = at::empty({batch, c.F, w.P, w.Q}, x.options());
+  const at::Tensor y = HeldMemory::tensor({batch, c.F, w.P, w.Q}, at::kFloat);
   const at::Tensor winner = with_winners ? at::empty(y.sizes(), x.options().dtype(at::kByte)) : at::empty({0}, x.options().dtype(at::kByte));
   if (!maps) return {y, winner};
   const bool apart = w.kh == w.sh && w.dh == 1 && w.top == 0 && w.P * w.kh <= c.P;  // bands of rows can be pooled one by one

@@ -5,6 +5,7 @@
 #include <optional>
 #include <tuple>
 
+#include "held_memory.h"
 #include "plan.h"
 
 namespace twofold {
@@ -35,7 +36,7 @@ at::Tensor depthwise2d(const at::Tensor& x, const at::Tensor& weight, const std:
   const Sizes s = checked(x, weight, geometry);
   TORCH_CHECK_VALUE(!bias || (bias->dim() == 1 && bias->size(0) == weight.size(0) && bias->scalar_type() == at::kFloat &&
       bias->is_contiguous()), "depthwise2d: expected a contiguous float32 bias of one number for each filter");
-  const at::Tensor y = at::empty({s.batch, weight.size(0), s.w.P, s.w.Q}, x.options());
+  const at::Tensor y = HeldMemory::tensor({s.batch, weight.size(0), s.w.P, s.w.Q}, at::kFloat);
   MapPlan plan(s.w, true);
   const Blocks blocks(s.maps(), s.w.P, plan.row_floats());
   const MapFrame frame = plan.frame(blocks.rows);
@@ -73,7 +74,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> depthwise2d_backward(const at::Te
   check(dy, "dy");
   TORCH_CHECK_VALUE(dy.size(0) == s.batch && dy.size(1) == weight.size(0) && dy.size(2) == w.P && dy.size(3) == w.Q,
       "depthwise2d_backward: dy, x and geometry do not belong together");
-  const at::Tensor dx = wants_input ? at::empty(x.sizes(), x.options()) : at::empty({0}, x.options());
+  const at::Tensor dx = wants_input ? HeldMemory::tensor(x.sizes(), at::kFloat) : at::empty({0}, x.options());
   const at::Tensor dweight = wants_weight ? at::empty(weight.sizes(), x.options()) : at::empty({0}, x.options());
   const at::Tensor dbias = at::empty({wants_weight ? weight.size(0) : 0}, x.options());
   const float *from = x.const_data_ptr<float>(), *d = dy.const_data_ptr<float>(), *kernel = weight.const_data_ptr<float>();

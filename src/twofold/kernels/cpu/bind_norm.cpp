@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "held_memory.h"
 
 namespace twofold {
 namespace {
@@ -56,7 +57,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm(const at::Tensor
   const int64_t C = layer.channels, outputs = layer.outputs();
   const float *by = values_of(scale, C), *plus = values_of(shift, C);
   const float *known_mean = values_of(given_mean, C), *known_variance = values_of(given_variance, C);
-  const at::Tensor y = layer.pooled ? at::empty({layer.batch, C, layer.pool.P, layer.pool.Q}, x.options()) : at::empty(x.sizes(), x.options());
+  const at::Tensor y = layer.pooled ? HeldMemory::tensor({layer.batch, C, layer.pool.P, layer.pool.Q}, at::kFloat)
+                                    : HeldMemory::tensor(x.sizes(), at::kFloat);
   const auto bytes = x.options().dtype(at::kByte);
   const at::Tensor winner = with_winners && layer.pooled ? at::empty(y.sizes(), bytes) : at::empty({0}, bytes);
   const at::Tensor mean = at::empty({C}, x.options()), variance = at::empty({C}, x.options());
@@ -95,7 +97,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_backward(const at::Tensor& d
     for (int64_t j = 0; j < layer.pool.kw; ++j) offset.push_back(i * layer.pool.dh * layer.pool.W + j * layer.pool.dw);
   }
   const float *by = values_of(scale, C), *plus = values_of(shift, C);
-  const at::Tensor dx = at::empty(x.sizes(), x.options()), dscale = at::empty({C}, x.options()), dshift = at::empty({C}, x.options());
+  const at::Tensor dx = HeldMemory::tensor(x.sizes(), at::kFloat);
+  const at::Tensor dscale = at::empty({C}, x.options()), dshift = at::empty({C}, x.options());
   const float *from = x.const_data_ptr<float>(), *d = dy.const_data_ptr<float>();
   const float *means = mean.const_data_ptr<float>(), *variances = variance.const_data_ptr<float>();
   const float* result = layer.pooled ? y.const_data_ptr<float>() : nullptr;

@@ -4,7 +4,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/square.h>
@@ -22,6 +21,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "held_memory.h"
 
 namespace twofold {
 namespace {
@@ -52,6 +52,8 @@ Maps maps_of(const Tensor& x) {
   TORCH_CHECK_VALUE(first || x.is_contiguous(at::MemoryFormat::ChannelsLast), "norm_join: expected contiguous maps, channels first or last");
   return {x.size(0), x.size(1), x.size(2) * x.size(3), !first};
 }
+
+Tensor empty_map(const Tensor& like, const Maps& maps) { return HeldMemory::tensor(like.sizes(), like.scalar_type(), maps.format()); }
 
 void check_alike(const Tensor& other, const Tensor& x, const Maps& maps) {
   TORCH_CHECK_VALUE(other.sizes() == x.sizes() && other.scalar_type() == x.scalar_type() && other.is_cpu() && other.is_contiguous(maps.format()),
@@ -161,7 +163,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_join(const Tensor& x, const Maybe& short
   const float *known_mean = values_of(given_mean, maps.channels), *known_variance = values_of(given_variance, maps.channels);
   TORCH_CHECK_VALUE(!known_mean == !known_variance, "norm_join: expected mean and variance, or neither");
   TORCH_CHECK_VALUE(known_mean || maps.rows() > 0, "norm_join: an empty batch has no statistics");
-  const Tensor y = at::empty_like(x, x.options(), maps.format());
+  const Tensor y = empty_map(x, maps);
   Tensor mean, variance;
   if (known_mean) {
     mean = *given_mean, variance = *given_variance;
@@ -242,7 +244,7 @@ Gradients gradients(const Tensor& dy, const Tensor& x, const Maybe& y, const May
   check_alike(dy, x, maps);
   if (y) check_alike(*y, x, maps);
   const bool gated = with_shortcut && y;
-  const auto map = [&](bool over) { return over ? dy : at::empty_like(x, x.options(), maps.format()); };
+  const auto map = [&](bool over) { return over ? dy : empty_map(x, maps); };
   const Tensor dx = map(spend && !with_shortcut), dshortcut = gated ? map(spend) : Tensor();
   const Tensor dscale = at::empty({maps.channels}, x.options().dtype(at::kFloat)), dshift = at::empty({maps.channels}, dscale.options());
   const float *means = values_of(mean, maps.channels), *variances = values_of(variance, maps.channels);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "held_memory.h"
 #include "plan.h"
 
 namespace twofold {
@@ -28,7 +29,7 @@ bool last(const at::Tensor& maps) { return !maps.is_contiguous(); }
 
 at::Tensor like(const at::Tensor& maps, int64_t height, int64_t width) {
   const auto format = last(maps) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  return at::empty({maps.size(0), maps.size(1), height, width}, maps.options().memory_format(format));
+  return HeldMemory::tensor({maps.size(0), maps.size(1), height, width}, maps.scalar_type(), format);
 }
 
 void check_windows(const at::Tensor& windows, const at::Tensor& maps, const Window& w, bool channels_last, const char* who) {
@@ -204,7 +205,7 @@ std::tuple<at::Tensor, at::Tensor> max_pool2d_last(const at::Tensor& x, at::IntA
   TORCH_CHECK_VALUE(tap_bytes == 0 || tap_bytes == 4 || (tap_bytes == 1 && w.kh * w.kw <= 255), "max_pool2d_last: taps need 4 bytes");
   const int64_t channels = x.size(1), outputs = channels * w.P * w.Q;
   const auto options = x.options().memory_format(at::MemoryFormat::ChannelsLast);
-  const at::Tensor y = at::empty({x.size(0), channels, w.P, w.Q}, options);
+  const at::Tensor y = HeldMemory::tensor({x.size(0), channels, w.P, w.Q}, at::kFloat, at::MemoryFormat::ChannelsLast);
   const auto tap_type = tap_bytes == 4 ? at::kInt : at::kByte;
   const at::Tensor winner = tap_bytes ? at::empty(y.sizes(), options.dtype(tap_type)) : at::empty({0}, x.options().dtype(tap_type));
   const float* from = x.const_data_ptr<float>();
@@ -225,7 +226,7 @@ at::Tensor max_pool2d_last_backward(const at::Tensor& dy, const at::Tensor& winn
   TORCH_CHECK_VALUE((bytes || winner.scalar_type() == at::kInt) && winner.sizes() == dy.sizes() &&
       winner.is_contiguous(at::MemoryFormat::ChannelsLast), "max_pool2d_last_backward: dy and winner do not belong together");
   const int64_t channels = dy.size(1), outputs = channels * w.P * w.Q;
-  const at::Tensor dx = at::empty({dy.size(0), channels, H, W}, dy.options().memory_format(at::MemoryFormat::ChannelsLast));
+  const at::Tensor dx = HeldMemory::tensor({dy.size(0), channels, H, W}, dy.scalar_type(), at::MemoryFormat::ChannelsLast);
   const float* from = dy.const_data_ptr<float>();
   const char* taps = static_cast<const char*>(winner.const_data_ptr());
   float* to = dx.mutable_data_ptr<float>();

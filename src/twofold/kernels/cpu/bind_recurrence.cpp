@@ -70,10 +70,10 @@ void walk(const RecurrenceKernels& k, const Layer& layer, at::ArrayRef<Recurrenc
 }
 
 Result recurrence_forward(const Layer& layer, const at::Tensor& x, const Tensors& state, const Tensors& weights, const Tensors& noise) {
-  const int64_t N = layer.all_rows(), U = layer.U, G = layer.gates() * U, S = layer.directions;
+  const int64_t N = layer.all_rows(), U = layer.U, S = layer.directions;
   const bool direct = N <= kFewUses;
   const RecurrenceKernels& k = direct ? kernels().recurrence : kernels_for(layer);
-  const auto room = [&](at::IntArrayRef size) { return HeldMemory::floats(size, x.options()); };
+  const auto room = [&](at::IntArrayRef size) { return HeldMemory::tensor(size, at::kFloat); };
   const auto given = [&](at::IntArrayRef size) { return at::empty(size, x.options()); };  // what the user keeps
   Result result{given({N, S * U}), {given({S, layer.B, U})}, Tensors(S * kKept)};
   if (layer.has_cell()) result.state.push_back(given({S, layer.B, U}));

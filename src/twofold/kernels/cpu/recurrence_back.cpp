@@ -30,7 +30,7 @@ Gradients recurrence_backward(const Layer& layer, const at::Tensor& dy, const Te
     const at::Tensor& y, const Tensors& weights, const Tensors& noise, const Tensors& kept, bool with_x, bool with_weights) {
   const RecurrenceKernels& k = kernels_for(layer);
   const int64_t N = layer.all_rows(), U = layer.U, G = layer.gates() * U, S = layer.directions, D = layer.D;
-  const auto room = [&](at::IntArrayRef size) { return HeldMemory::floats(size, x.options()); };
+  const auto room = [&](at::IntArrayRef size) { return HeldMemory::tensor(size, at::kFloat); };
   const auto given = [&](at::IntArrayRef size) { return at::empty(size, x.options()); };
   const auto nothing = [&](at::IntArrayRef size) { return at::zeros(size, x.options()); };
   Gradients found{with_x ? (S == 1 ? given({N, D}) : nothing({N, D})) : at::Tensor(), {}, Tensors(S * kParts)};

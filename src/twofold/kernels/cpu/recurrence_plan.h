@@ -89,7 +89,7 @@ inline at::Tensor total_bias(const Layer& layer, const at::Tensor* w) {
 // Room for what forward leaves of the rows of all steps, in one direction.
 inline void make_room(const Layer& layer, const at::Tensor* w, const at::Tensor* drawn, at::Tensor* kept, const at::TensorOptions& options) {
   const int64_t N = layer.all_rows(), U = layer.U, G = layer.gates() * U;
-  const auto room = [&](at::IntArrayRef size) { return HeldMemory::floats(size, options); };
+  const auto room = [&](at::IntArrayRef size) { return HeldMemory::tensor(size, at::kFloat); };
   const bool gru = layer.kind == CellKind::gru, normal = w[kStateNorm].defined();
   kept[kGates] = room({N, G});
   if (normal) {
