@@ -98,7 +98,7 @@ def test_every_kernel_on_every_instruction_set(asked):
     order = ("DEFAULT", "AVX2", "AVX512")
     if here not in order or order.index(asked.upper()) > order.index(here):
         pytest.skip(f"this machine has {here}, not {asked.upper()}")
-    names = ("test_depthwise", "test_weighted_mean", "test_power_pool", "test_dense", "test_norm_join")
+    names = ("test_depthwise", "test_weighted_mean", "test_power_pool", "test_dense", "test_norm_join", "test_convolution_last")
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import {', '.join(names)}"
     runs = [f"{name}.in_a_process_of_its_own()" for name in names]
     said = python("; ".join([code, *runs, "print(test_depthwise.kernels.instruction_set())"]), ATEN_CPU_CAPABILITY=asked)

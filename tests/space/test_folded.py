@@ -8,7 +8,7 @@ import torch
 from torch import nn as torch_nn
 
 import twofold
-from twofold import nn
+from twofold import kernels, nn
 from twofold.layers.forms import bf16_ours
 from twofold.space.folded import FoldedConv2d, folded
 
@@ -104,16 +104,22 @@ class Wide(torch_nn.Module):
         return self.relu(self.second(x) + x)
 
 
-@pytest.mark.skipif(not bf16_ours(), reason="needs AVX512_BF16 and no AMX")
-def test_in_bf16_wide_convolutions_go_by_winograds_algorithm():
+@pytest.mark.parametrize(
+    ("precision", "vendor", "error"),
+    [
+        pytest.param("full", "vendor fused", 1e-5, marks=pytest.mark.skipif(not kernels.available(), reason=kernels.reason() or "built")),
+        pytest.param("bf16", "vendor fused bf16", 2e-2, marks=pytest.mark.skipif(not bf16_ours(), reason="needs AVX512_BF16, no AMX")),
+    ],
+)
+def test_wide_convolutions_go_by_winograds_algorithm(precision, vendor, error):
     model = drawn(Wide())
     quick = folded(model)
     for _ in range(2):
-        with torch.no_grad(), twofold.precision("bf16"):
+        with torch.no_grad(), twofold.precision(precision):
             y, truth = quick.run("channels last", X), model.double()(X.double())
-        assert (y - truth).norm() < 2e-2 * truth.norm()
+        assert (y - truth).norm() < error * truth.norm()
         taken = [layer.last_route for layer in quick.modules() if type(layer) is FoldedConv2d]
-        assert taken == ["vendor fused bf16", "native channels last", "native channels last"]
+        assert taken == [vendor, "native channels last", "native channels last"]
         with torch.no_grad():  # a weight that changes is packed anew
             model.float().second[0].weight.mul_(-1)
             [layer for layer in quick.modules() if type(layer) is FoldedConv2d][2].conv.weight.mul_(-1)

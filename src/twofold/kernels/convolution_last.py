@@ -1,9 +1,9 @@
-"""Convolution of bfloat16 maps that lie channels last, compiled (cpu/winograd_last.h): the law of space/convolution.py.
+"""Convolution of maps that lie channels last, compiled (cpu/winograd_last.h): the law of space/convolution.py.
 
-3x3 taps with stride 1 go by Winograd's algorithm, forward and both gradients, in products of bfloat16 summed in float32; 1x1 taps are
-matrix products. Neither has to turn the maps around. Weights are float32 or bfloat16; 3x3 weights are rounded once, after their
-transform, and their gradient is summed in float32. y is wrong by 2^-7 of what the sum of the transforms' absolute values would be, at
-most, and is rounded to bfloat16.
+3x3 taps with stride 1 go by Winograd's algorithm, forward and both gradients; 1x1 taps are matrix products. Neither has to turn the
+maps around. Maps are float32, or bfloat16: their products are of bfloat16, too, and summed in float32. With them, weights may be of
+either; 3x3 weights are rounded once, after their transform, and their gradient is summed in float32. Such a y is wrong by 2^-7 of what
+the sum of the transforms' absolute values would be, at most, and is rounded to bfloat16.
 """
 
 import torch
@@ -19,11 +19,13 @@ def unfit(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Wi
         return "needs maps of two axes and one group"
     if reason := unfit_window(window):
         return reason
-    if reason := stranger(x_BCHW, dtypes=(torch.bfloat16,)) or stranger(weight_FCij, bias_F, dtypes=(torch.float32, torch.bfloat16)):
+    full, half = torch.float32, torch.bfloat16
+    allowed = (full, half) if x_BCHW.dtype == half else (full,)
+    if reason := stranger(x_BCHW, dtypes=(full, half)) or stranger(weight_FCij, bias_F, dtypes=allowed):
         return reason
     if not x_BCHW.is_contiguous(memory_format=torch.channels_last):
         return "needs a map that lies channels last"
-    return reduced_unfit()
+    return reduced_unfit() if x_BCHW.dtype == half else ""
 
 
 def unfit_window(window: Window) -> str:
@@ -36,14 +38,14 @@ def unfit_window(window: Window) -> str:
 
 
 def convolve(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> Tensor:
-    """y_BFPQ in bfloat16, channels last; a node of autograd."""
+    """y_BFPQ, channels last; a node of autograd."""
     y: Tensor = torch.ops.twofold.convolve_last.default(x_BCHW, weight_FCij, bias_F, geometry(window, *x_BCHW.shape[2:]))
     return y
 
 
-def pack(weight_FCij: Tensor, bias_F: Tensor | None) -> Tensor:
-    """3x3 weights as `packed` wants them: for use, where they stay the same from batch to batch."""
-    whole: Tensor = torch.ops.twofold.convolution_last_pack.default(weight_FCij, bias_F)
+def pack(weight_FCij: Tensor, bias_F: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """3x3 weights as `packed` wants them for maps of this dtype: for use, where they stay the same from batch to batch."""
+    whole: Tensor = torch.ops.twofold.convolution_last_pack.default(weight_FCij, bias_F, dtype == torch.bfloat16)
     return whole
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from twofold.kernels import convolution, convolution_last, depthwise, nodes
 from twofold.layers.differentiable import Native, Other, differentiable
-from twofold.layers.forms import bf16_ours
+from twofold.layers.forms import bf16_ours, bf16_permitted
 from twofold.space.padding import last_first
 from twofold.space.pooling import expect_columns
 from twofold.space.windows import Window, fold, unfold
@@ -183,11 +183,18 @@ def worth_rounding(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, win
 
 
 def worth_last(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool:
-    """Whether the compiled form for bfloat16 maps that lie channels last is known to be the fastest."""
-    if x_BCHW.dtype != torch.bfloat16 or window.axes != 2 or groups > 1 or min(weight_FCij.shape[:2]) < 32:
+    """Whether the compiled form for maps that lie channels last is known to be the fastest.
+
+    In float32 1x1 taps are PyTorch's, whose matrix products are as fast, and nothing is known where bfloat16 is allowed.
+    """
+    if window.axes != 2 or groups > 1 or min(weight_FCij.shape[:2]) < 32:
         return False
     rows, columns = window.output_size(x_BCHW.shape[2:])
-    return x_BCHW.shape[0] * rows * columns >= 256 and bf16_ours()
+    if x_BCHW.shape[0] * rows * columns < 256:
+        return False
+    if x_BCHW.dtype == torch.bfloat16:
+        return bf16_ours()
+    return tiled(weight_FCij, window) and not bf16_permitted() and not torch.is_autocast_enabled("cpu")
 
 
 correlate = differentiable(

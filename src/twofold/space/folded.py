@@ -4,12 +4,11 @@
     W'[f] = W[f] r[f]        b'[f] = (b[f] - m[f]) r[f] + shift[f]                   m, v: the running statistics
 
 In use the statistics stand still, so the two linear maps are one. The sum with another map (a shortcut), or the ReLU behind it, is done
-while a number is in its register. What is left to choose is the layout, for the whole net: channels last by oneDNN, which sums or
-rectifies; or channels first by the layers' own routes, of which Winograd's algorithm does the same. Both are tried on the first input of a
-size, and the faster is kept; without measuring (measured.py) channels last.
+while a number is in its register. What is left to choose is the layout, for the whole net: channels last, 3x3 taps by Winograd's algorithm
+and others by oneDNN, which sums or rectifies; or channels first by the layers' own routes. Both are tried on the first input of a size, and
+the faster is kept; without measuring (measured.py) channels last.
 
-With `precision("bf16")` and channels last, what only convolutions and max pooling read stays in bfloat16, and 3x3 convolutions go by
-Winograd's algorithm, too.
+With `precision("bf16")` and channels last, what only convolutions and max pooling read stays in bfloat16.
 
 Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018, section 3.2
 """
@@ -165,7 +164,7 @@ class FoldedConv2d(Routed):
         return y if self.pool is None else self.pool(y)
 
     def last(self, x: Tensor, other: Tensor | None) -> Tensor:
-        """Channels last, by oneDNN; in bfloat16 where that is permitted, and then by Winograd's algorithm where it serves."""
+        """Channels last, by Winograd's algorithm where that is worth it, otherwise by oneDNN; in bfloat16 where that is permitted."""
         conv = self.conv
         dtype = torch.bfloat16 if bf16_permitted() else torch.float32
         if x.dtype == torch.float32:
@@ -178,13 +177,12 @@ class FoldedConv2d(Routed):
         if other is not None:
             other = other.to(dtype, memory_format=torch.channels_last)
         if (
-            dtype == torch.bfloat16
-            and window.taps > 1
+            window.taps > 1
             and worth_last(x, conv.weight, None, window, conv.groups)
             and not convolution_last.unfit(x, conv.weight, conv.bias, window)
         ):
             self.took("native channels last")
-            y = convolution_last.packed(x, self.tiles(), conv.out_channels, window, self.relu and other is None)
+            y = convolution_last.packed(x, self.tiles(dtype), conv.out_channels, window, self.relu and other is None)
             if other is not None:
                 y = y.add_(other)
                 y = y.relu_() if self.relu else y
@@ -216,9 +214,9 @@ class FoldedConv2d(Routed):
         kept: tuple[Tensor, Tensor | None] = self.kept((x.shape, x.dtype, torch.get_num_threads()), pack)
         return kept
 
-    def tiles(self) -> Tensor:
-        """The weights as Winograd's algorithm wants them."""
-        kept: Tensor = self.kept("tiles", convolution_last.pack)
+    def tiles(self, dtype: torch.dtype) -> Tensor:
+        """The weights as Winograd's algorithm wants them for maps of this dtype."""
+        kept: Tensor = self.kept(("tiles", dtype), lambda weight, bias: convolution_last.pack(weight, bias, dtype))
         return kept
 
     def kept(self, question: Any, pack: Callable[[Tensor, Tensor | None], Any]) -> Any:

@@ -24,6 +24,7 @@
 #include "winograd_products.h"
 #include "winograd.h"
 #include "halves.h"
+#include "winograd_last.h"
 #include "norm.h"
 #include "norm_join.h"
 #include "pools.h"
@@ -40,7 +41,8 @@
 #endif
 
 const twofold::Kernels& twofold::avx2_kernels() {
-  static const Kernels table{"avx2", avx2::max_pool, avx2::max_pool_backward, avx2::convolution_kernels, avx2::winograd_kernels,
+  static const Kernels table{"avx2", avx2::max_pool, avx2::max_pool_backward, avx2::convolution_kernels,
+      avx2::winograd_kernels, avx2::last::table,
       avx2::norm_kernels, avx2::norm_join_kernels<float>, avx2::norm_join_kernels<Half>,
       avx2::pool_kernels, avx2::depthwise_kernels, avx2::dense_kernels,
       avx2::recurrence_kernels};

@@ -24,6 +24,7 @@
 #include "winograd_products.h"
 #include "winograd.h"
 #include "halves.h"
+#include "winograd_last.h"
 #include "norm.h"
 #include "norm_join.h"
 #include "pools.h"
@@ -40,7 +41,8 @@
 #endif
 
 const twofold::Kernels& twofold::avx512_kernels() {
-  static const Kernels table{"avx512", avx512::max_pool, avx512::max_pool_backward, avx512::convolution_kernels, avx512::winograd_kernels,
+  static const Kernels table{"avx512", avx512::max_pool, avx512::max_pool_backward, avx512::convolution_kernels,
+      avx512::winograd_kernels, avx512::last::table,
       avx512::norm_kernels, avx512::norm_join_kernels<float>, avx512::norm_join_kernels<Half>,
       avx512::pool_kernels, avx512::depthwise_kernels, avx512::dense_kernels,
       avx512::recurrence_kernels};

@@ -19,7 +19,9 @@
 #include "winograd_tiles.h"
 #include "winograd_products.h"
 #include "winograd.h"
+#include "halves.h"
 #include "winograd_last.h"
+#include "pointwise.h"
 #include "floats.h"
 #include "gates.h"
 #include "recurrent_product.h"
@@ -39,6 +41,11 @@ const twofold::WinogradKernels& twofold::avx512bf16_winograd() {
 
 const twofold::WinogradTable<twofold::Half>& twofold::avx512bf16_winograd_last() {
   static const WinogradTable<Half> table = avx512bf16::last::table;
+  return table;
+}
+
+const twofold::PointwiseKernels& twofold::avx512bf16_pointwise() {
+  static const PointwiseKernels table = avx512bf16::last::pointwise_kernels;
   return table;
 }
 

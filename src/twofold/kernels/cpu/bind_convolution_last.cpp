@@ -1,9 +1,10 @@
-// Convolution of maps of bfloat16 that lie channels last, as torch sees it.
+// Convolution of maps that lie channels last, of float32 or bfloat16, as torch sees it.
 //
 //   3x3 taps, stride 1   Winograd's algorithm (winograd_last.h), forward and both gradients
-//   1x1 taps             matrix products: the maps are matrices already, pixels by channels, and PyTorch multiplies those best
+//   1x1 taps             matrix products: the maps are matrices already, pixels by channels. Of bfloat16 with an even number of channels
+//                        ours (pointwise.h), forward and dx; the others are PyTorch's, which does those best
 //
-// Weights are of float32 or bfloat16; the gradient of 3x3 weights is summed in float32 and never rounded.
+// Weights are of float32, or for maps of bfloat16 of that; the gradient of 3x3 weights is summed in float32 and never rounded.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/addmm.h>
@@ -18,9 +19,10 @@
 #include <algorithm>
 #include <optional>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
-#include "winograd_plan.h"
+#include "pointwise_plan.h"
 
 namespace twofold {
 namespace {
@@ -34,18 +36,30 @@ using Numbers = std::vector<int64_t>;
 constexpr auto kLast = at::MemoryFormat::ChannelsLast;
 
 void check_map(const Tensor& map, const char* name) {
-  TORCH_CHECK_VALUE(map.dim() == 4 && map.scalar_type() == at::kBFloat16 && map.is_contiguous(kLast),
-      "convolution_last: expected ", name, " to be bfloat16 of four axes, channels last");
+  const bool known = map.scalar_type() == at::kFloat || map.scalar_type() == at::kBFloat16;
+  TORCH_CHECK_VALUE(map.dim() == 4 && known && map.is_contiguous(kLast),
+      "convolution_last: expected ", name, " to be float32 or bfloat16 of four axes, channels last");
 }
 
-const Half* read(const Tensor& map) { return reinterpret_cast<const Half*>(map.const_data_ptr<at::BFloat16>()); }
-Half* write(const Tensor& map) { return reinterpret_cast<Half*>(map.mutable_data_ptr<at::BFloat16>()); }
+// The map's numbers, if they are of this kind.
+template <class Number>
+const Number* read(const Tensor& map) {
+  constexpr auto wanted = std::is_same_v<Number, float> ? at::kFloat : at::kBFloat16;
+  TORCH_CHECK_VALUE(map.scalar_type() == wanted, "convolution_last: expected maps of ", wanted, ", got one of ", map.scalar_type());
+  return static_cast<const Number*>(map.const_data_ptr());
+}
+template <class Number>
+Number* write(const Tensor& map) { return static_cast<Number*>(map.mutable_data_ptr()); }
+
+// work(a number of the map's kind)
+template <class Work>
+auto by_kind(const Tensor& map, Work work) { return map.scalar_type() == at::kFloat ? work(float{}) : work(Half{}); }
 
 // Weights (and what lies like them) in float32, channels last.
 Tensor laid_out(const Tensor& weight) { return weight.to(at::kFloat).contiguous(kLast); }
 
 Tensor empty_map(const Tensor& like, int64_t batch, int64_t channels, int64_t height, int64_t width) {
-  return at::empty({batch, channels, height, width}, like.options().dtype(at::kBFloat16).memory_format(kLast));
+  return HeldMemory::tensor({batch, channels, height, width}, like.scalar_type(), kLast);
 }
 
 // geometry: P Q kh kw sh sw top left dh dw
@@ -62,13 +76,15 @@ Convolution checked(int64_t C, int64_t F, int64_t H, int64_t W, at::IntArrayRef 
   return {C, F, H, W, g[0], g[1], 3, 3, 1, 1, g[6], g[7], 1, 1};
 }
 
-Winograd<Half> way_of(const Convolution& c) {
-  const WinogradTable<Half>* found = winograd_last_kernels();
+template <class Number>
+Winograd<Number> way_of(const Convolution& c) {
+  const WinogradTable<Number>* found = winograd_last_kernels<Number>();
   TORCH_CHECK_VALUE(found, "convolution_last: needs a processor with AVX512_BF16");
   return {*found, c};
 }
 
-void correlate(const Winograd<Half>& way, int64_t batch, const Half* x, const float* packed, bool relu, Half* y) {
+template <class Number>
+void correlate(const Winograd<Number>& way, int64_t batch, const Number* x, const float* packed, bool relu, Number* y) {
   const Convolution& c = way.c;
   const int64_t x_image = c.H * c.W * c.C, y_image = c.P * c.Q * c.F;
   if (worth_sharing(way)) return winograd_together(way, batch, x, x_image, packed, relu, y, y_image);
@@ -77,70 +93,96 @@ void correlate(const Winograd<Half>& way, int64_t batch, const Half* x, const fl
     const Memory scratch = memory(way.block_floats(blocks.first, false));
     for (int64_t block = begin; block < end; ++block) {
       const Frame frame = blocks.frame(tiles_of(c), block);
-      Half* to = y + blocks.image(block) * y_image + frame.row * 2 * way.row();
+      Number* to = y + blocks.image(block) * y_image + frame.row * 2 * way.row();
       winograd_block(way, frame, x + blocks.image(block) * x_image, x_image, packed, relu, to, y_image, 0, scratch.get());
     }
   });
 }
 
+// By Winograd's algorithm, of weights that are packed already.
+template <class Number>
+Tensor convolved_packed(const Winograd<Number>& way, const Tensor& x, const float* packed, bool relu) {
+  const Tensor y = empty_map(x, x.size(0), way.c.F, way.c.P, way.c.Q);
+  if (x.size(0)) correlate(way, x.size(0), read<Number>(x), packed, relu, write<Number>(y));
+  return y;
+}
+
 Tensor convolution(const Tensor& x, const Tensor& weight, const Maybe& bias, at::IntArrayRef geometry, bool relu) {
   check_map(x, "x");
-  const Winograd<Half> way = way_of(checked(x.size(1), weight.size(0), x.size(2), x.size(3), geometry));
-  const Convolution& c = way.c;
+  const Convolution c = checked(x.size(1), weight.size(0), x.size(2), x.size(3), geometry);
   TORCH_CHECK_VALUE(weight.size(1) == c.C && weight.size(2) == 3 && weight.size(3) == 3, "convolution_last: weight and x do not fit");
-  const Tensor y = empty_map(x, x.size(0), c.F, c.P, c.Q), w = laid_out(weight), b = bias ? bias->to(at::kFloat).contiguous() : Tensor();
-  if (!x.size(0)) return y;
-  const Memory packed = pack_winograd(way, w.const_data_ptr<float>(), bias ? b.const_data_ptr<float>() : nullptr, false);
-  correlate(way, x.size(0), read(x), packed.get(), relu, write(y));
-  return y;
+  const Tensor w = laid_out(weight), b = bias ? bias->to(at::kFloat).contiguous() : Tensor();
+  return by_kind(x, [&](auto kind) {
+    const auto way = way_of<decltype(kind)>(c);
+    const Memory packed = pack_winograd(way, w.const_data_ptr<float>(), bias ? b.const_data_ptr<float>() : nullptr, false);
+    return convolved_packed(way, x, packed.get(), relu);
+  });
 }
 
 Tensor dx_of(const Tensor& dy, const Tensor& weight, at::IntArrayRef geometry, int64_t H, int64_t W) {
   check_map(dy, "dy");
   const Convolution c = checked(weight.size(1), weight.size(0), H, W, geometry);
   TORCH_CHECK_VALUE(dy.size(1) == c.F && dy.size(2) == c.P && dy.size(3) == c.Q, "convolution_last: dy and weight do not fit");
-  const Winograd<Half> way = way_of({c.F, c.C, c.P, c.Q, H, W, 3, 3, 1, 1, 2 - c.top, 2 - c.left, 1, 1});
-  const Tensor dx = empty_map(dy, dy.size(0), c.C, H, W), w = laid_out(weight);
-  if (!dy.size(0)) return dx;
-  const Memory packed = pack_winograd(way, w.const_data_ptr<float>(), nullptr, true);
-  correlate(way, dy.size(0), read(dy), packed.get(), false, write(dx));
-  return dx;
+  const Tensor w = laid_out(weight);
+  return by_kind(dy, [&](auto kind) {
+    const auto way = way_of<decltype(kind)>({c.F, c.C, c.P, c.Q, H, W, 3, 3, 1, 1, 2 - c.top, 2 - c.left, 1, 1});
+    return convolved_packed(way, dy, pack_winograd(way, w.const_data_ptr<float>(), nullptr, true).get(), false);
+  });
 }
 
 std::tuple<Tensor, Tensor> dweight_of(const Tensor& x, const Tensor& dy, at::IntArrayRef geometry, bool with_bias) {
   check_map(x, "x");
   check_map(dy, "dy");
-  const Winograd<Half> way = way_of(checked(x.size(1), dy.size(1), x.size(2), x.size(3), geometry));
-  const Convolution& c = way.c;
+  const Convolution c = checked(x.size(1), dy.size(1), x.size(2), x.size(3), geometry);
   TORCH_CHECK_VALUE(dy.size(0) == x.size(0) && dy.size(2) == c.P && dy.size(3) == c.Q, "convolution_last: x and dy do not fit");
   const auto options = x.options().dtype(at::kFloat);
   const Tensor dweight = at::empty({c.F, c.C, 3, 3}, options.memory_format(kLast));
   const Tensor dbias = with_bias ? at::zeros({c.F}, options) : Tensor();
   if (!x.size(0)) return {dweight.zero_(), dbias};
-  winograd_gradient(way, x.size(0), read(x), c.H * c.W * c.C, read(dy), c.P * c.Q * c.F, dweight.mutable_data_ptr<float>(),
-      with_bias ? dbias.mutable_data_ptr<float>() : nullptr);
+  by_kind(x, [&](auto kind) {
+    using Number = decltype(kind);
+    winograd_gradient(way_of<Number>(c), x.size(0), read<Number>(x), c.H * c.W * c.C, read<Number>(dy), c.P * c.Q * c.F,
+        dweight.mutable_data_ptr<float>(), with_bias ? dbias.mutable_data_ptr<float>() : nullptr);
+  });
   return {dweight, dbias};
 }
 
-// For use: the weights as the algorithm wants them, once; they need not be transformed with every batch then.
-Tensor pack(const Tensor& weight, const Maybe& bias) {
-  const Winograd<Half> way = way_of({weight.size(1), weight.size(0), 4, 4, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1});
+// For use: the weights as the algorithm wants them for maps of float32, or half: of bfloat16; they need not be transformed with every batch.
+Tensor pack(const Tensor& weight, const Maybe& bias, bool half) {
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3, "convolution_last_pack: expected 3x3 taps");
+  const Convolution c{weight.size(1), weight.size(0), 4, 4, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1};
   const Tensor w = laid_out(weight), b = bias ? bias->to(at::kFloat).contiguous() : Tensor();
-  const int64_t size = way.table.packed_size(way.c);
-  const Tensor packed = at::empty({size}, w.options().memory_format(at::MemoryFormat::Contiguous));
-  const Memory whole = pack_winograd(way, w.const_data_ptr<float>(), bias ? b.const_data_ptr<float>() : nullptr, false);
-  std::copy_n(whole.get(), size, packed.mutable_data_ptr<float>());
-  return packed;
+  const auto packed = [&](const auto& way) {
+    const int64_t size = way.table.packed_size(c);
+    const Tensor kept = at::empty({size}, w.options().memory_format(at::MemoryFormat::Contiguous));
+    const Memory whole = pack_winograd(way, w.const_data_ptr<float>(), bias ? b.const_data_ptr<float>() : nullptr, false);
+    std::copy_n(whole.get(), size, kept.mutable_data_ptr<float>());
+    return kept;
+  };
+  return half ? packed(way_of<Half>(c)) : packed(way_of<float>(c));
 }
 
 Tensor convolution_packed(const Tensor& x, const Tensor& packed, int64_t filters, at::IntArrayRef geometry, bool relu) {
   check_map(x, "x");
-  const Winograd<Half> way = way_of(checked(x.size(1), filters, x.size(2), x.size(3), geometry));
-  TORCH_CHECK_VALUE(packed.scalar_type() == at::kFloat && packed.is_contiguous() && packed.numel() == way.table.packed_size(way.c),
-      "convolution_last_packed: expected the weights of ", filters, " filters of ", x.size(1), " channels, packed");
-  const Tensor y = empty_map(x, x.size(0), filters, way.c.P, way.c.Q);
-  if (x.size(0)) correlate(way, x.size(0), read(x), packed.const_data_ptr<float>(), relu, write(y));
+  const Convolution c = checked(x.size(1), filters, x.size(2), x.size(3), geometry);
+  return by_kind(x, [&](auto kind) {
+    const auto way = way_of<decltype(kind)>(c);
+    TORCH_CHECK_VALUE(packed.scalar_type() == at::kFloat && packed.is_contiguous() && packed.numel() == way.table.packed_size(c),
+        "convolution_last_packed: expected the weights of ", filters, " filters of ", x.size(1), " channels, packed for ", x.scalar_type());
+    return convolved_packed(way, x, packed.const_data_ptr<float>(), relu);
+  });
+}
+
+// Products of matrices of bfloat16: x, pixels by channels, and weights, filters by channels (turned: channels by filters).
+Tensor pointwise(const Tensor& x, const Tensor& weight, bool turned, const Maybe& bias) {
+  const PointwiseKernels* found = pointwise_kernels();
+  TORCH_CHECK_VALUE(found, "convolution_last: needs a processor with AVX512_BF16");
+  const Pointwise way{*found, x.size(1), weight.size(turned ? 1 : 0)};
+  const Tensor seen = x.contiguous(), w = weight.to(at::kFloat).contiguous(), b = bias ? bias->to(at::kFloat).contiguous() : Tensor();
+  const Tensor y = HeldMemory::tensor({x.size(0), way.F}, x.scalar_type());
+  if (!x.size(0)) return y;
+  const Memory packed = way.pack(w.const_data_ptr<float>(), turned, bias ? b.const_data_ptr<float>() : nullptr);
+  way.forward(x.size(0), read<Half>(seen), packed.get(), write<Half>(y));
   return y;
 }
 
@@ -154,15 +196,23 @@ Tensor maps(const Tensor& matrix, int64_t batch, int64_t P, int64_t Q) {
   return matrix.view({batch, P, Q, matrix.size(1)}).permute({0, 3, 1, 2});
 }
 
-Tensor matrix_of(const Tensor& weight) { return weight.flatten(1).to(at::kBFloat16); }
+// Whether the products of 1x1 taps are ours: of pairs of bfloat16.
+bool ours(const Tensor& x, int64_t summed) { return x.scalar_type() == at::kBFloat16 && summed % 2 == 0; }
+
+Tensor matrix_of(const Tensor& weight, const Tensor& like) { return weight.flatten(1).to(like.scalar_type()); }
 
 Tensor convolved(const Tensor& x, const Tensor& weight, const Maybe& bias, const Numbers& g) {
   if (g[2] == 3) {
     static const auto compute = c10::Dispatcher::singleton().findSchemaOrThrow("twofold::convolution_last", "").typed<decltype(convolution)>();
     return compute.call(x, weight, bias, g, false);
   }
-  const Tensor seen = pixels(x, g), w = matrix_of(weight).t();
-  return maps(bias ? at::addmm(bias->to(at::kBFloat16), seen, w) : at::mm(seen, w), x.size(0), g[0], g[1]);
+  const Tensor seen = pixels(x, g);
+  const auto product = [&] {
+    if (ours(x, x.size(1))) return pointwise(seen, weight.flatten(1), false, bias);
+    const Tensor w = matrix_of(weight, x).t();
+    return bias ? at::addmm(bias->to(x.scalar_type()), seen, w) : at::mm(seen, w);
+  };
+  return maps(product(), x.size(0), g[0], g[1]);
 }
 
 struct ConvolveLast : torch::autograd::Function<ConvolveLast> {
@@ -180,14 +230,17 @@ struct ConvolveLast : torch::autograd::Function<ConvolveLast> {
     variable_list found(4);
     if (!came[0].defined()) return found;
     if (at::GradMode::is_enabled()) return again(came[0], saved, g);
-    const Tensor dy = came[0].to(at::kBFloat16).contiguous(kLast);
+    const Tensor dy = came[0].to(x.scalar_type()).contiguous(kLast);
     const bool with_bias = bias.defined() && ctx->needs_input_grad(2);
     if (g[2] == 3) {
       if (ctx->needs_input_grad(0)) found[0] = dx_of(dy, weight, g, x.size(2), x.size(3));
       if (ctx->needs_input_grad(1)) std::tie(found[1], found[2]) = dweight_of(x, dy, g, with_bias);
     } else {
       const Tensor d = pixels(dy, {0, 0, 1, 1, 1, 1});
-      if (ctx->needs_input_grad(0)) found[0] = spread(at::mm(d, matrix_of(weight)), x, g);
+      if (ctx->needs_input_grad(0)) {
+        const Tensor dx = ours(d, d.size(1)) ? pointwise(d, weight.flatten(1), true, {}) : at::mm(d, matrix_of(weight, x));
+        found[0] = spread(dx, x, g);
+      }
       if (ctx->needs_input_grad(1)) found[1] = at::mm(d.t(), pixels(x, g)).view(weight.sizes());
     }
     if (with_bias && !found[2].defined()) found[2] = dy.sum({0, 2, 3}, false, at::kFloat);
@@ -206,8 +259,8 @@ struct ConvolveLast : torch::autograd::Function<ConvolveLast> {
   // The same by PyTorch's operator, whose derivatives autograd knows.
   static variable_list again(const Tensor& dy, const variable_list& saved, const Numbers& g) {
     const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
-    const Maybe plus = bias.defined() ? Maybe(bias.to(at::kBFloat16)) : Maybe();
-    const Tensor y = at::conv2d(x, weight.to(at::kBFloat16), plus, {g[4], g[5]}, {g[6], g[7]});
+    const Maybe plus = bias.defined() ? Maybe(bias.to(x.scalar_type())) : Maybe();
+    const Tensor y = at::conv2d(x, weight.to(x.scalar_type()), plus, {g[4], g[5]}, {g[6], g[7]});
     variable_list asked, found(4);
     std::vector<int> places;
     for (const int n : {0, 1, 2}) {
@@ -235,7 +288,7 @@ TORCH_LIBRARY_FRAGMENT(twofold, m) {
   m.def("convolution_last(Tensor x, Tensor weight, Tensor? bias, int[] geometry, bool relu) -> Tensor");
   m.def("convolution_last_dx(Tensor dy, Tensor weight, int[] geometry, int height, int width) -> Tensor");
   m.def("convolution_last_dweight(Tensor x, Tensor dy, int[] geometry, bool bias) -> (Tensor, Tensor)");
-  m.def("convolution_last_pack(Tensor weight, Tensor? bias) -> Tensor");
+  m.def("convolution_last_pack(Tensor weight, Tensor? bias, bool half) -> Tensor");
   m.def("convolution_last_packed(Tensor x, Tensor packed, int filters, int[] geometry, bool relu) -> Tensor");
   m.def("convolve_last(Tensor x, Tensor weight, Tensor? bias, int[] geometry) -> Tensor", twofold::convolve);
 }

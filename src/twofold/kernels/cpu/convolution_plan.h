@@ -3,11 +3,10 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <functional>
-#include <memory>
 
 #include "dispatch.h"
+#include "held_memory.h"
 
 namespace twofold {
 
@@ -49,14 +48,8 @@ inline void share(const Convolution& c, const Cut& cut, const std::function<void
   at::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) { work(begin, end, at::get_thread_num()); });
 }
 
-struct Free {
-  void operator()(float* p) const { std::free(p); }
-};
-using Memory = std::unique_ptr<float[], Free>;
+using Memory = HeldMemory::Floats;
 
-inline Memory memory(int64_t floats) {
-  const size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + 63) / 64 * 64;
-  return Memory(static_cast<float*>(std::aligned_alloc(64, bytes)));
-}
+inline Memory memory(int64_t floats) { return HeldMemory::floats(floats); }
 
 }  // namespace twofold

@@ -57,9 +57,10 @@ struct WinogradSizes {
 
 // The same by Winograd's algorithm (winograd.h): 3x3 taps, stride 1, dilation 1. Frames are frames of tiles of 2x2 windows. The stages
 // of a block take their items [begin, end), in any order: seeing the cells, the products (16 times as many as panels), then the panels.
-// Maps are of float and lie channels first, or of Half and lie channels last, as do the weights then.
+// Maps are of float and lie channels first, or channels last, of float or Half, as do the weights then.
 template <class Number>
 struct WinogradTable {
+  bool last;
   WinogradSizes (*sizes)(const Convolution&, const Frame&, bool gradient);
   int64_t (*packed_size)(const Convolution&);
   void (*pack)(const Convolution&, const float* weight, const float* bias, bool turned, int64_t begin, int64_t end, float* packed);
@@ -79,12 +80,22 @@ struct WinogradTable {
 };
 using WinogradKernels = WinogradTable<float>;
 
-// The same with products of numbers rounded to bfloat16, summed in float32: where the compiler knows the instruction. Whether the
+// 1x1 taps on maps of bfloat16 that lie channels last (pointwise.h), C channels, an even number, and F filters,
+// which come in panels.
+struct PointwiseKernels {
+  int64_t panel;
+  int64_t (*packed_size)(int64_t C, int64_t F);
+  void (*pack)(int64_t C, int64_t F, const float* weight, bool turned, const float* bias, int64_t begin, int64_t end, float* packed);
+  void (*forward)(int64_t C, int64_t F, int64_t pixels, const Half* x, const float* packed, int64_t begin, int64_t end, Half* y);
+};
+
+// Products of numbers rounded to bfloat16, summed in float32: where the compiler knows the instruction. Whether the
 // processor does, the caller asks.
 #if defined(__x86_64__) && ((defined(__clang__) && __clang_major__ >= 11) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
 #define TWOFOLD_BF16 1
 const WinogradTable<float>& avx512bf16_winograd();
 const WinogradTable<Half>& avx512bf16_winograd_last();
+const PointwiseKernels& avx512bf16_pointwise();
 #endif
 
 }  // namespace twofold

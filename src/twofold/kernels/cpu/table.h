@@ -25,7 +25,7 @@ struct Kernels {
   void (*max_pool_backward)(
       const Window&, int64_t maps, const float* dy, const void* winner, int tap_bytes, const int64_t* offset, float* dx);
   ConvolutionKernels convolution;
-  WinogradKernels winograd;
+  WinogradKernels winograd, winograd_last;
   NormKernels norm;
   NormJoinKernels<float> norm_join;
   NormJoinKernels<Half> norm_join_half;

@@ -278,7 +278,7 @@ void winograd_finish(const Convolution& c, const float* sums, int64_t begin, int
   });
 }
 
-inline constexpr WinogradKernels winograd_kernels{winograd_sizes, winograd_packed, winograd_pack, winograd_see,
+inline constexpr WinogradKernels winograd_kernels{false, winograd_sizes, winograd_packed, winograd_pack, winograd_see,
     multiply_tiles<SeenTiles>, winograd_put, winograd_sums, winograd_see_gradient, add_tiles<SeenTiles>, winograd_finish};
 
 }  // namespace TWOFOLD_SET

@@ -35,12 +35,17 @@ inline const WinogradTable<float>* winograd_kernels(bool reduced) {
   return nullptr;
 }
 
-// The one for maps of bfloat16 that lie channels last, or null.
-inline const WinogradTable<Half>* winograd_last_kernels() {
+// The one for maps that lie channels last, of float or Half, or null.
+template <class Number>
+const WinogradTable<Number>* winograd_last_kernels() {
+  if constexpr (std::is_same_v<Number, float>) {
+    return &kernels().winograd_last;
+  } else {
 #if TWOFOLD_BF16
-  if (winograd_reduces()) return &avx512bf16_winograd_last();
+    if (winograd_reduces()) return &avx512bf16_winograd_last();
 #endif
-  return nullptr;
+    return nullptr;
+  }
 }
 
 inline Convolution tiles_of(const Convolution& c) {
@@ -59,7 +64,7 @@ struct Winograd {
     return size.seen + size.products + size.scratch;
   }
   // From a row of windows to the next: of one map, or channels last of all.
-  int64_t row() const { return std::is_same_v<Number, Half> ? c.Q * c.F : c.Q; }
+  int64_t row() const { return table.last ? c.Q * c.F : c.Q; }
   int64_t panels() const { return sizes(Frame(tiles_of(c), 1, 0, 1), false).panels; }
   Cut own_blocks(int64_t batch, int64_t step, bool gradient) const {
     const int64_t budget = std::max<int64_t>(kTiles, 56 * 20 * (c.C + c.F));

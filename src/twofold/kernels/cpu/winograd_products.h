@@ -57,20 +57,13 @@ inline ProductTile product_tile_of(int64_t tiles) {
   }
 }
 
-// The gradient: CB channels by V vectors of filters, summed over the cells of tiles and added to sums [channel][V lanes], unless they
-// are fresh.
+// CB rows of cells, `step` apart, by V vectors of filters: added to the sums.
 template <int CB, int V>
-void sum_tile(const float* seen, int64_t step, const float* d, int64_t cells, bool fresh, float* sums) {
+__attribute__((always_inline)) inline void add_rows(const float* seen, int64_t step, const float* d, int64_t cells, Vector (&sum)[CB][V]) {
   constexpr int kThirds = (CB + 2) / 3;
-  Vector sum[CB][V];
-  const float* third[kThirds];  // every third channel: one register each, and one for the step, serve them all
+  const float* third[kThirds];  // every third row: one register each, and one for the step, serve them all
   TWOFOLD_UNROLL
   for (int t = 0; t < kThirds; ++t) third[t] = seen + 3 * t * step;
-  TWOFOLD_UNROLL
-  for (int n = 0; n < CB; ++n) {
-    TWOFOLD_UNROLL
-    for (int v = 0; v < V; ++v) sum[n][v] = fresh ? Vector::zero() : Vector::load(sums + (n * V + v) * Vector::lanes);
-  }
   for (int64_t cell = 0; cell < cells; ++cell, d += V * Vector::lanes) {
     Vector w[V];
     TWOFOLD_UNROLL
@@ -84,6 +77,19 @@ void sum_tile(const float* seen, int64_t step, const float* d, int64_t cells, bo
     TWOFOLD_UNROLL
     for (int t = 0; t < kThirds; ++t) ++third[t];
   }
+}
+
+// The gradient: CB channels by V vectors of filters, summed over the cells of tiles and added to sums [channel][V lanes], unless they
+// are fresh.
+template <int CB, int V>
+void sum_tile(const float* seen, int64_t step, const float* d, int64_t cells, bool fresh, float* sums) {
+  Vector sum[CB][V];
+  TWOFOLD_UNROLL
+  for (int n = 0; n < CB; ++n) {
+    TWOFOLD_UNROLL
+    for (int v = 0; v < V; ++v) sum[n][v] = fresh ? Vector::zero() : Vector::load(sums + (n * V + v) * Vector::lanes);
+  }
+  add_rows<CB, V>(seen, step, d, cells, sum);
   TWOFOLD_UNROLL
   for (int n = 0; n < CB; ++n) {
     TWOFOLD_UNROLL
