@@ -1,16 +1,23 @@
 """Whole classifiers, ours against torch.nn at its best: training steps and inference, in fp32 and with bf16 allowed.
 
-    python bench/models.py [--only "resnet50 step bf16"] [--rounds 3] [--threads 2]
+    python bench/models.py [--only "resnet50 step bf16"] [--rounds 3] [--threads 2] [--alone]
 
 Ours is the model of the catalogue as a user finds it, by `auto`; in inference also as `twofold.nn.folded` makes it. bf16 allowed: under
 twofold.precision("bf16") or autocast, whichever is faster. torch's is the same architecture written with torch.nn, with the same weights
 (outputs are compared first), eager, in fp32 and under autocast. Both are given pictures and weights in both layouts, and the fastest of
 each is compared. All run in one process, in turn; medians. What ran is asserted and said.
+
+--alone: then the fastest of each once more, each in three processes of its own, as in use: what one gives back to the C library the other
+cannot have there. With the page faults of a run.
 """
 
 import argparse
 import gc
 import os
+import resource
+import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -170,7 +177,36 @@ def expect_equal(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
     theirs.train(modes[1])
 
 
-def report(net: Net, training: bool, reduced: bool, rounds: int) -> None:
+def in_this_process(net: Net, training: bool, reduced: bool, way: str, rounds: int) -> None:
+    """Prints the median seconds of one way, and its page faults."""
+    ways, models = contenders(net, training, reduced)
+    run = ways.pop(way)
+    for other in [name for name in models if models[name] is not models[way]]:
+        del models[other]
+    ways.clear()
+    for _ in range(3):
+        run()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    taken = seconds({way: run}, rounds, warm_up=0)[way]
+    print(taken, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // rounds)
+
+
+def alone(row: str, mine: str, best: str, rounds: int) -> str:
+    """The ratio of both, each in processes of its own, in turn."""
+    found: dict[str, list[tuple[float, int]]] = {mine: [], best: []}
+    for _ in range(3):
+        for way, runs in found.items():
+            command = [sys.executable, __file__, "--only", row, "--way", way, "--rounds", str(max(rounds, 7))]
+            said = subprocess.run([*command, "--threads", str(torch.get_num_threads())], capture_output=True, text=True, check=True)
+            taken, count = said.stdout.splitlines()[-1].split()
+            runs.append((float(taken), int(count)))
+    medians = {way: statistics.median(taken for taken, _ in runs) for way, runs in found.items()}
+    faults = {way: statistics.median(count for _, count in runs) for way, runs in found.items()}
+    each = "   ".join(f"{way} {1e3 * medians[way]:.1f} ms, {faults[way]:.0f} page faults" for way in found)
+    return f"    alone: ratio {medians[best] / medians[mine]:.2f}   {each}"
+
+
+def report(net: Net, training: bool, reduced: bool, rounds: int, apart: bool) -> None:
     """One row of the table."""
     ways, models = contenders(net, training, reduced)
     for run in ways.values():
@@ -185,6 +221,10 @@ def report(net: Net, training: bool, reduced: bool, rounds: int) -> None:
     print(f"{row:26s} {1e3 * times[mine]:8.1f} ms ({mine})  {1e3 * times[best]:8.1f} ({best})  ratio {ratio:5.2f}", end="   ")
     print(f"asked {asked:.1f} {'reached' if ratio >= asked else 'MISSED'}   {routes}", flush=True)
     print("    " + "   ".join(f"{way} {1e3 * time:.1f}" for way, time in times.items()), flush=True)
+    if apart:
+        del ways, models
+        gc.collect()
+        print(alone(row, mine, best, rounds), flush=True)
 
 
 def main() -> None:
@@ -192,16 +232,23 @@ def main() -> None:
     parser.add_argument("--only", default="", help='rows that have all these words, such as "resnet50 step bf16"')
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--alone", action="store_true", help="the fastest of each once more, in processes of their own")
+    parser.add_argument("--way", help="one way only, in this process: its seconds and page faults")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     os.environ.setdefault("TWOFOLD_MEASURE", "60")  # read at the first choice: nets in a row need more than the usual two seconds
-    print(machine())
+    if not chosen.way:
+        print(machine())
     for net in NETS:
         for training in (True, False):
             for reduced in (False, True):
                 row = [net.name, "step" if training else "infer", "bf16" if reduced else "fp32"]
-                if set(chosen.only.split()) <= set(row):
-                    report(net, training, reduced, chosen.rounds)
+                if not set(chosen.only.split()) <= set(row):
+                    continue
+                if chosen.way:
+                    in_this_process(net, training, reduced, chosen.way, chosen.rounds)
+                else:
+                    report(net, training, reduced, chosen.rounds, chosen.alone)
                     gc.collect()
 
 
