@@ -4,8 +4,9 @@
 
 Ours is the model of the catalogue as a user finds it, by `auto`; in inference also as `twofold.nn.folded` makes it. bf16 allowed: under
 twofold.precision("bf16") or autocast, whichever is faster. torch's is the same architecture written with torch.nn, with the same weights
-(outputs are compared first), eager, in fp32 and under autocast. Both are given pictures and weights in both layouts, and the fastest of
-each is compared. All run in one process, in turn; medians. What ran is asserted and said.
+(outputs are compared first), eager; where bf16 is allowed under autocast and without, for on some processors bf16 is the slower. Both are
+given pictures and weights in both layouts, and the fastest of each is compared. All run in one process, in turn; medians. What ran is
+asserted and said.
 
 --alone: then the fastest of each once more, each in three processes of its own, as in use: what one gives back to the C library the other
 cannot have there. With the page faults of a run.
@@ -154,10 +155,9 @@ def contenders(net: Net, training: bool, reduced: bool) -> tuple[dict[str, Calla
         mine, other = (catalogue.build(net.name), net.theirs()) if layout == "NHWC" else (ours, theirs)
         for model in (mine, other):
             model.train(training).to(memory_format=form)  # type: ignore[call-overload]
-        for how in ("permitted", "autocast") if reduced else ("",):
-            models[" ".join(filter(None, ["ours", how, layout]))] = mine
-            if how != "permitted":
-                models[" ".join(filter(None, ["torch", how, layout]))] = other
+        for whose, model, hows in (("ours", mine, ("permitted", "autocast")), ("torch", other, ("", "autocast"))):
+            for how in hows if reduced else ("",):
+                models[" ".join(filter(None, [whose, how, layout]))] = model
     if not training:
         models["ours folded permitted" if reduced else "ours folded"] = folded(ours)
     ways = {}

@@ -9,7 +9,7 @@ process, in turn; medians. Whole nets, where each side chooses its layout, are i
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -46,6 +46,10 @@ def steps(forward: Callable[[], Tensor], wanted: list[Tensor], dy: Tensor) -> Ca
     return lambda: torch.autograd.grad(forward(), wanted, dy)
 
 
+def allowed(kind: str) -> AbstractContextManager[object]:
+    return torch.autocast("cpu", torch.bfloat16) if kind == "bf16" else nullcontext()
+
+
 def convolutions(taps: int, kind: str) -> Iterator[Pair]:
     """Channels last; 1x1 with float32 maps is torch's."""
     shapes = [(batch, channels, channels, side) for batch, channels, side in THREE] if taps == 3 else ONE
@@ -57,13 +61,13 @@ def convolutions(taps: int, kind: str) -> Iterator[Pair]:
         weight = layer.weight
 
         def ours(x: Tensor = x, layer: nn.Conv2d = layer) -> Tensor:
-            with twofold.route("native channels last"):
+            with allowed(kind), twofold.route("native channels last"):
                 y: Tensor = layer(x)
             assert layer.last_route == "native channels last"
             return y
 
-        def torchs(x: Tensor = x, weight: Tensor = weight, reduced: bool = kind == "bf16") -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16) if reduced else nullcontext():
+        def torchs(x: Tensor = x, weight: Tensor = weight) -> Tensor:
+            with allowed(kind):
                 return F.conv2d(x, weight, None, padding=taps // 2)
 
         what = f"{batch}x{channels}x{side}x{side} to {filters}"
@@ -90,6 +94,12 @@ def norms(joined: bool, layout: str, kind: str) -> Iterator[Pair]:
         yield Pair(f"{batch}x{channels}x{side}x{side}", steps(ours, wanted, dy), steps(torchs, wanted, dy), norm_join.unfit(*given))
 
 
+def rate(kind: str) -> Callable[[], object]:
+    """A product of large matrices."""
+    a, b = (torch.randn(1024, 1024).to(DTYPES[kind]) for _ in range(2))
+    return lambda: a @ b
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help='groups that have all these words, such as "3x3 bf16" or "block last"')
@@ -99,6 +109,8 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
     print(machine())
+    for kind, taken in seconds({kind: rate(kind) for kind in DTYPES}, chosen.rounds).items():
+        print(f"rate of products of large matrices, {kind}: {2e-9 * 1024**3 / taken:.0f} GFLOP/s")
     groups = {"conv 3x3 last fp32": convolutions(3, "fp32"), "conv 3x3 last bf16": convolutions(3, "bf16")}
     groups["conv 1x1 last bf16"] = convolutions(1, "bf16")
     for kind in DTYPES:

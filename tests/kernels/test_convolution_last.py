@@ -226,7 +226,7 @@ def test_under_autocast_layers_of_maps_that_lie_channels_last_take_it():
 
 
 @needs_library
-def test_float32_takes_it_for_three_by_three_taps_unless_bfloat16_is_allowed():
+def test_float32_takes_it_for_three_by_three_taps_unless_bfloat16_is_allowed_and_faster(monkeypatch):
     model, x = net(), torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     model(x)
     assert model[1].last_route == ROUTE and model[4].last_route != ROUTE
@@ -236,7 +236,9 @@ def test_float32_takes_it_for_three_by_three_taps_unless_bfloat16_is_allowed():
     assert correlate.choose(middle, few, None, THREE) != ROUTE
     assert correlate.choose(middle.contiguous(), many, None, THREE) != ROUTE
     with twofold.precision("bf16"):
-        assert correlate.choose(middle, many, None, THREE) != ROUTE
+        for faster in (True, False):
+            monkeypatch.setattr("twofold.space.correlation.bf16_faster", lambda faster=faster: faster)
+            assert (correlate.choose(middle, many, None, THREE) == ROUTE) is not faster
 
 
 @needs_rule

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import twofold
 from twofold import kernels
 from twofold.kernels import convolution
+from twofold.space.correlation import correlate
 from twofold.space.padding import last_first
 from twofold.space.windows import Window
 from twofold.space.winograd import A, B, G, around, transposed
@@ -126,6 +128,16 @@ def test_nothing_is_reduced_unless_asked_for():
     assert torch.equal(y, F.max_pool2d(convolution.forward(x, weight, None, WINDOW, reduced=True), 2))
     direct = convolution.forward(x, weight, None, WINDOW, algorithm=convolution.DIRECT)
     assert torch.equal(direct, convolution.forward(x, weight, None, WINDOW, algorithm=convolution.DIRECT, reduced=True))
+
+
+@needs_bfloat16
+def test_a_permission_is_used_by_rule_where_bfloat16_is_faster(monkeypatch):
+    x, weight = torch.randn(4, 64, 18, 18), torch.randn(64, 64, 3, 3)
+    monkeypatch.setattr("twofold.space.correlation.bf16_ours", lambda: True)
+    for faster in (True, False):
+        monkeypatch.setattr("twofold.space.correlation.bf16_faster", lambda faster=faster: faster)
+        with twofold.precision("bf16"):
+            assert correlate.choose(x, weight, None, Window((3, 3))) == ("native bf16" if faster else "native")
 
 
 @needs_library

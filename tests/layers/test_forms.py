@@ -6,7 +6,7 @@ import torch
 import twofold
 from twofold import kernels
 from twofold.layers.check import noise
-from twofold.layers.forms import FORMS, forms_of, layout_of
+from twofold.layers.forms import FORMS, bf16_faster, forms_of, layout_of
 from twofold.layers.linear import linear
 from twofold.layers.measured import measuring
 from twofold.space.correlation import correlate
@@ -105,6 +105,23 @@ def test_which_forms_there_are():
 def test_an_emulated_bf16_is_no_contender(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert forms_of((torch.ones(2, 3),), False, True) == []
+
+
+@pytest.mark.parametrize(
+    ("has", "name", "faster"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, "Intel(R) Xeon(R) Platinum 8480+", True),
+        ({"amx_bf16": False, "avx512_bf16": True}, "Intel(R) Xeon(R) Processor", False),
+        ({"avx512_bf16": True}, "AMD EPYC 9654", True),
+        ({"avx512_bf16": False, "avx512_f": True}, "AMD EPYC 7000", False),
+        ({}, "aarch64", False),
+    ],
+    ids=["AMX", "Intel", "AMD", "AVX-512", "unknown"],
+)
+def test_where_bf16_is_known_to_be_faster(has, name, faster, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    monkeypatch.setattr("twofold.layers.forms.processor", lambda: name)
+    assert bf16_faster() is faster
 
 
 def layers():

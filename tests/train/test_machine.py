@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from twofold import nn
-from twofold.layers.forms import bf16_ours, bf16_permitted
+from twofold.layers.forms import bf16_permitted
 from twofold.models.catalogue import build
 from twofold.train.machine import Machine, device_of, moved, network_of, numbers, placed, scaler_of
 
@@ -25,13 +25,16 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     assert device_of(Machine(precision="fp16")).type == "cuda"
 
 
-def test_numbers_are_rounded_only_where_that_is_asked_for():
+@pytest.mark.parametrize(("ours", "faster"), [(True, True), (True, False), (False, True)])
+def test_numbers_are_rounded_only_where_that_is_asked_for(ours, faster, monkeypatch):
+    monkeypatch.setattr("twofold.train.machine.bf16_ours", lambda: ours)
+    monkeypatch.setattr("twofold.train.machine.bf16_faster", lambda: faster)
     with numbers(Machine(), CPU):
         assert not bf16_permitted()
     with numbers(Machine(precision="bf16"), CPU):
         assert bf16_permitted() and not torch.is_autocast_enabled("cpu")
     with numbers(Machine(precision="bf16", channels_last=True), CPU):
-        assert (bf16_permitted(), torch.is_autocast_enabled("cpu")) == ((False, True) if bf16_ours() else (True, False))
+        assert (bf16_permitted(), torch.is_autocast_enabled("cpu")) == ((False, True) if ours and faster else (True, False))
     assert scaler_of(Machine(precision="bf16"), CPU) is None
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from twofold.kernels.convolution import reduced_unfit
+from twofold.layers.choices import processor
 
 PRECISIONS = ("full", "bf16")
 FIRST: dict[int, torch.memory_format] = {4: torch.contiguous_format, 5: torch.contiguous_format}
@@ -61,12 +62,24 @@ def bf16_autocast() -> bool:
 
 
 def bf16_ours() -> bool:
-    """Whether our kernels' products of bfloat16 are the fastest here: those of AVX512_BF16, where there is no AMX.
+    """Whether our kernels' products of bfloat16 are the fastest of that kind here: those of AVX512_BF16, where there is no AMX.
 
-    oneDNN's by AMX are several times as fast. With ours, autocast is the fastest way for maps that lie channels last.
+    oneDNN's by AMX are several times as fast.
     """
-    asked: Callable[[], Any] = getattr(torch.cpu, "get_capabilities", dict)  # older torch has it not
-    return not reduced_unfit() and not asked().get("amx_bf16", False)
+    return not reduced_unfit() and not _processor_has("amx_bf16")
+
+
+def bf16_faster() -> bool:
+    """Whether products of bfloat16 are known to be faster here than those of float32: by AMX, or AVX512_BF16 that is not Intel's.
+
+    AMD's Zen 4 does twice as many in a second, Intel's Emerald Rapids half as many where AMX is not to be had (bench/resnet_layers.py).
+    """
+    return _processor_has("amx_bf16") or (_processor_has("avx512_bf16") and "Intel" not in processor())
+
+
+def _processor_has(feature: str) -> bool:
+    asked: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # older torch has it not
+    return bool(asked().get(feature, False))
 
 
 class Form(NamedTuple):

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from twofold.kernels import convolution, convolution_last, depthwise, nodes
 from twofold.layers.differentiable import Native, Other, differentiable
-from twofold.layers.forms import bf16_ours, bf16_permitted
+from twofold.layers.forms import bf16_autocast, bf16_faster, bf16_ours, bf16_permitted
 from twofold.space.padding import last_first
 from twofold.space.pooling import expect_columns
 from twofold.space.windows import Window, fold, unfold
@@ -175,17 +175,20 @@ def unfit_to_round(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, win
 
 
 def worth_rounding(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool:
-    """Whether that is known to be the fastest: 1.5 to 1.9 times as fast as oneDNN without AMX, from some thousand windows on."""
+    """Whether that is known to be the fastest: 1.5 to 1.9 times as fast as oneDNN without AMX, from some thousand windows on.
+
+    And faster than float32, which a permission leaves open and autocast does not.
+    """
     if window.axes != 2 or groups > 1 or not tiled(weight_FCi, window) or min(weight_FCi.shape[:2]) < 64:
         return False
     rows, columns = window.output_size(x_BCH.shape[2:])
-    return x_BCH.shape[0] * rows * columns >= 1024 and bf16_ours()
+    return x_BCH.shape[0] * rows * columns >= 1024 and bf16_ours() and (bf16_autocast() or bf16_faster())
 
 
 def worth_last(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool:
     """Whether the compiled form for maps that lie channels last is known to be the fastest.
 
-    In float32 1x1 taps are PyTorch's, whose matrix products are as fast, and nothing is known where bfloat16 is allowed.
+    In float32 1x1 taps are PyTorch's, whose matrix products are as fast, and nothing is known where bfloat16 is allowed and faster.
     """
     if window.axes != 2 or groups > 1 or min(weight_FCij.shape[:2]) < 32:
         return False
@@ -194,7 +197,7 @@ def worth_last(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, windo
         return False
     if x_BCHW.dtype == torch.bfloat16:
         return bf16_ours()
-    return tiled(weight_FCij, window) and not bf16_permitted() and not torch.is_autocast_enabled("cpu")
+    return tiled(weight_FCij, window) and not (bf16_permitted() and bf16_faster()) and not torch.is_autocast_enabled("cpu")
 
 
 correlate = differentiable(

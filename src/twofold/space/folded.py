@@ -8,7 +8,7 @@ while a number is in its register. What is left to choose is the layout, for the
 and others by oneDNN, which sums or rectifies; or channels first by the layers' own routes. Both are tried on the first input of a size, and
 the faster is kept; without measuring (measured.py) channels last.
 
-With `precision("bf16")` and channels last, what only convolutions and max pooling read stays in bfloat16.
+With `precision("bf16")` and channels last, what only convolutions and max pooling read stays in bfloat16, where that is faster here.
 
 Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018, section 3.2
 """
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from twofold.kernels import convolution_last
 from twofold.layers.activation import ReLU
-from twofold.layers.forms import bf16_permitted
+from twofold.layers.forms import bf16_faster, bf16_permitted
 from twofold.layers.measured import allowed
 from twofold.layers.normalization import BatchNorm2d
 from twofold.layers.routes import Routed, route, traced, wanted_route
@@ -164,9 +164,9 @@ class FoldedConv2d(Routed):
         return y if self.pool is None else self.pool(y)
 
     def last(self, x: Tensor, other: Tensor | None) -> Tensor:
-        """Channels last, by Winograd's algorithm where that is worth it, otherwise by oneDNN; in bfloat16 where that is permitted."""
+        """Channels last, by Winograd's algorithm where that is worth it, else by oneDNN; in bfloat16 where that is permitted and faster."""
         conv = self.conv
-        dtype = torch.bfloat16 if bf16_permitted() else torch.float32
+        dtype = torch.bfloat16 if bf16_permitted() and bf16_faster() else torch.float32
         if x.dtype == torch.float32:
             conv.fitting(x)
         window = conv.window(x.shape[2:])

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from twofold.layers.forms import bf16_ours
+from twofold.layers.forms import bf16_faster, bf16_ours
 from twofold.layers.forms import precision as permission
 from twofold.train.part import Part
 
@@ -59,7 +59,7 @@ def numbers(machine: Machine, device: torch.device) -> AbstractContextManager[An
     """The block in which forward, loss and backward are computed."""
     if machine.precision == "fp32":
         return nullcontext()
-    if device.type == "cpu" and not (machine.channels_last and bf16_ours()):
+    if device.type == "cpu" and not (machine.channels_last and bf16_ours() and bf16_faster()):
         return permission("bf16")
     return torch.autocast(device.type, torch.bfloat16 if machine.precision == "bf16" else torch.float16)
 
