@@ -51,7 +51,7 @@ def allowed(kind: str) -> AbstractContextManager[object]:
 
 
 def convolutions(taps: int, kind: str) -> Iterator[Pair]:
-    """Channels last; 1x1 with float32 maps is torch's."""
+    """Channels last."""
     shapes = [(batch, channels, channels, side) for batch, channels, side in THREE] if taps == 3 else ONE
     dtype, window = DTYPES[kind], Window((taps, taps), padding=(taps // 2,))
     for batch, channels, filters, side in shapes:
@@ -111,8 +111,7 @@ def main() -> None:
     print(machine())
     for kind, taken in seconds({kind: rate(kind) for kind in DTYPES}, chosen.rounds).items():
         print(f"rate of products of large matrices, {kind}: {2e-9 * 1024**3 / taken:.0f} GFLOP/s")
-    groups = {"conv 3x3 last fp32": convolutions(3, "fp32"), "conv 3x3 last bf16": convolutions(3, "bf16")}
-    groups["conv 1x1 last bf16"] = convolutions(1, "bf16")
+    groups = {f"conv {taps}x{taps} last {kind}": convolutions(taps, kind) for taps in (3, 1) for kind in DTYPES}
     for kind in DTYPES:
         for layout in LAYOUTS:
             groups[f"block {layout} {kind}"] = norms(True, layout, kind)

@@ -98,8 +98,40 @@ def exact_on_whole_numbers(kind, cases, generator):
         assert torch.equal(turned.float(), dx), where
         assert torch.equal(summed, dweight) and torch.equal(even, dy.float().sum((0, 2, 3))), where
         with torch.no_grad():
-            again = last.packed(map_, last.pack(weight, bias, kind), filters, window, True)
-        assert torch.equal(again, got[1]), where
+            packed_exactly(map_, weight, bias, window, y, generator)
+
+
+def exact_products(kind, count, seed):
+    """1x1 taps: pixels, channels and filters that fill tiles, panels and pairs, and that do not."""
+    generator, dice = torch.Generator().manual_seed(seed), random.Random(seed)
+    for _ in range(count):
+        batch, height, width = dice.choice([1, 2, 5]), dice.randint(1, 21), dice.randint(1, 30)
+        channels, filters = dice.choice([1, 2, 3, 16, 30, 32, 64, 130, 254]), dice.choice([1, 2, 15, 16, 18, 32, 33, 48, 96, 150])
+        window = Window((1, 1), dice.choice([(1, 1), (1, 1), (2, 2), (3, 1)]))
+        x = laid_out(draw((batch, channels, height, width), generator, ONES), kind).requires_grad_()
+        weight = draw((filters, channels, 1, 1), generator, FOURS).requires_grad_()
+        bias = draw((filters,), generator, FOURS)
+        y, wanted = last.convolve(x, weight, bias, window), exactly(x, weight, bias, window)
+        dy = torch.zeros(y.shape)
+        dy[0, :, 0, 0] = draw((filters,), generator, ONES)  # one pixel: no sum of the gradient of a weight is rounded
+        got = torch.autograd.grad(y, (x, weight), laid_out(dy, kind))
+        true = torch.autograd.grad(wanted, (x, weight), dy.double())
+        where = (batch, channels, filters, window, height, width)
+        assert y.dtype == kind and torch.equal(y.double(), wanted), where
+        assert all(torch.equal(a.double(), b.double()) for a, b in zip(got, true, strict=True)), where
+        if kind == FULL or channels % 2 == 0:
+            with torch.no_grad():
+                packed_exactly(x, weight, bias, window, wanted, generator)
+
+
+def packed_exactly(x, weight, bias, window, wanted, generator):
+    """As in use: weights laid out once, another map added, and ReLU."""
+    whole, other = last.pack(weight, bias, x.dtype), laid_out(draw(wanted.shape, generator, FOURS), x.dtype)
+    for relu in (False, True):
+        for beside, sum_ in ((None, wanted), (other, wanted + other.double())):
+            y = last.packed(x, whole, weight.shape[0], window, beside, relu)
+            assert y.is_contiguous(memory_format=torch.channels_last)
+            assert torch.equal(y.double(), sum_.relu() if relu else sum_), (x.shape, weight.shape, window, relu)
 
 
 @each_kind
@@ -110,32 +142,17 @@ def test_whole_numbers_are_convolved_exactly(kind, threads):
         exact_on_whole_numbers(kind, itertools.chain([wide], shapes(40, threads)), torch.Generator().manual_seed(threads))
 
 
-def in_a_process_of_its_own():
-    """On another instruction set."""
-    exact_on_whole_numbers(FULL, shapes(25, 7), torch.Generator().manual_seed(7))
-
-
 @each_kind
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_whole_numbers_are_multiplied_exactly(kind, threads):
-    """1x1 taps: pixels, channels and filters that fill tiles, panels and pairs, and that do not."""
-    generator, dice = torch.Generator().manual_seed(threads), random.Random(threads)
     with threads_of(threads):
-        for _ in range(60):
-            batch, height, width = dice.choice([1, 2, 5]), dice.randint(1, 21), dice.randint(1, 30)
-            channels, filters = dice.choice([1, 2, 3, 16, 30, 32, 64, 130, 254]), dice.choice([1, 2, 15, 16, 18, 32, 33, 48, 96, 150])
-            window = Window((1, 1), dice.choice([(1, 1), (1, 1), (2, 2), (3, 1)]))
-            x = laid_out(draw((batch, channels, height, width), generator, ONES), kind).requires_grad_()
-            weight = draw((filters, channels, 1, 1), generator, FOURS).requires_grad_()
-            bias = draw((filters,), generator, FOURS)
-            y, wanted = last.convolve(x, weight, bias, window), exactly(x, weight, bias, window)
-            dy = torch.zeros(y.shape)
-            dy[0, :, 0, 0] = draw((filters,), generator, ONES)  # one pixel: no sum of the gradient of a weight is rounded
-            got = torch.autograd.grad(y, (x, weight), laid_out(dy, kind))
-            true = torch.autograd.grad(wanted, (x, weight), dy.double())
-            where = (batch, channels, filters, window, height, width)
-            assert y.dtype == kind and torch.equal(y.double(), wanted), where
-            assert all(torch.equal(a.double(), b.double()) for a, b in zip(got, true, strict=True)), where
+        exact_products(kind, 60, threads)
+
+
+def in_a_process_of_its_own():
+    """On another instruction set."""
+    exact_on_whole_numbers(FULL, shapes(25, 7), torch.Generator().manual_seed(7))
+    exact_products(FULL, 40, 7)
 
 
 @pytest.mark.parametrize(
@@ -226,19 +243,20 @@ def test_under_autocast_layers_of_maps_that_lie_channels_last_take_it():
 
 
 @needs_library
-def test_float32_takes_it_for_three_by_three_taps_unless_bfloat16_is_allowed_and_faster(monkeypatch):
+@pytest.mark.parametrize("window", [THREE, ONE])
+def test_float32_takes_it_unless_bfloat16_is_allowed_and_faster(window, monkeypatch):
     model, x = net(), torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     model(x)
-    assert model[1].last_route == ROUTE and model[4].last_route != ROUTE
-    many, few = torch.zeros(64, 32, 3, 3), torch.zeros(16, 32, 3, 3)
+    assert model[1].last_route == model[4].last_route == ROUTE
+    many, few = torch.zeros(64, 32, *window.kernel), torch.zeros(16, 32, *window.kernel)
     middle = laid_out(torch.randn(4, 32, 16, 16), FULL)
-    assert correlate.decide(middle, many, None, THREE) == (ROUTE, "rule")
-    assert correlate.choose(middle, few, None, THREE) != ROUTE
-    assert correlate.choose(middle.contiguous(), many, None, THREE) != ROUTE
+    assert correlate.decide(middle, many, None, window) == (ROUTE, "rule")
+    assert correlate.choose(middle, few, None, window) != ROUTE
+    assert correlate.choose(middle.contiguous(), many, None, window) != ROUTE
     with twofold.precision("bf16"):
         for faster in (True, False):
             monkeypatch.setattr("twofold.space.correlation.bf16_faster", lambda faster=faster: faster)
-            assert (correlate.choose(middle, many, None, THREE) == ROUTE) is not faster
+            assert (correlate.choose(middle, many, None, window) == ROUTE) is not faster
 
 
 @needs_rule
@@ -304,8 +322,11 @@ def test_what_does_not_fit_is_refused():
         lambda: ops.convolution_last(x, weight, None, geometry(Window((3, 3), (2, 2)), 4, 4), False),
         lambda: ops.convolution_last_dx(x, weight, numbers, 4, 4),
         lambda: ops.convolution_last_dweight(x, laid_out(torch.zeros(1, 8, 5, 5)), numbers, False),
-        lambda: last.pack(torch.zeros(16, 8, 1, 1), None, HALF),
-        lambda: last.packed(x, last.pack(weight, None, HALF), 64, THREE, False),
+        lambda: last.pack(torch.zeros(16, 8, 2, 2), None, HALF),
+        lambda: last.packed(x, last.pack(weight, None, HALF), 64, THREE, None, False),
+        lambda: last.packed(x, last.pack(weight, None, HALF), weight.shape[0], THREE, x[:, :, :2], False),
+        lambda: last.packed(x, last.pack(weight[:, :, :1, :1], None, HALF), 64, ONE, None, False),
+        lambda: last.pack(weight[:, :3, :1, :1], None, HALF),
     ]
     for ask in refused:
         with pytest.raises(ValueError, match="convolution_last"):

@@ -44,13 +44,13 @@ def convolve(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window:
 
 
 def pack(weight_FCij: Tensor, bias_F: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """3x3 weights as `packed` wants them for maps of this dtype: for use, where they stay the same from batch to batch."""
+    """Weights as `packed` wants them for maps of this dtype: for use, where they stay the same from batch to batch."""
     whole: Tensor = torch.ops.twofold.convolution_last_pack.default(weight_FCij, bias_F, dtype == torch.bfloat16)
     return whole
 
 
-def packed(x_BCHW: Tensor, whole: Tensor, filters: int, window: Window, relu: bool) -> Tensor:
-    """y_BFPQ of packed weights, through ReLU where asked for; without gradients."""
+def packed(x_BCHW: Tensor, whole: Tensor, filters: int, window: Window, other_BFPQ: Tensor | None, relu: bool) -> Tensor:
+    """y_BFPQ of packed weights, plus another map and through ReLU where asked for; without gradients."""
     numbers = geometry(window, *x_BCHW.shape[2:])
-    y: Tensor = torch.ops.twofold.convolution_last_packed.default(x_BCHW, whole, filters, numbers, relu)
+    y: Tensor = torch.ops.twofold.convolution_last_packed.default(x_BCHW, whole, filters, numbers, other_BFPQ, relu)
     return y

@@ -188,7 +188,8 @@ def worth_rounding(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, win
 def worth_last(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool:
     """Whether the compiled form for maps that lie channels last is known to be the fastest.
 
-    In float32 1x1 taps are PyTorch's, whose matrix products are as fast, and nothing is known where bfloat16 is allowed and faster.
+    PyTorch's products of 1x1 taps are as fast, but write to memory that is fresh (kernels/__init__.py, release_memory). In float32 nothing is
+    known where bfloat16 is allowed and faster.
     """
     if window.axes != 2 or groups > 1 or min(weight_FCij.shape[:2]) < 32:
         return False
@@ -197,7 +198,7 @@ def worth_last(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, windo
         return False
     if x_BCHW.dtype == torch.bfloat16:
         return bf16_ours()
-    return tiled(weight_FCij, window) and not (bf16_permitted() and bf16_faster()) and not torch.is_autocast_enabled("cpu")
+    return not (bf16_permitted() and bf16_faster()) and not torch.is_autocast_enabled("cpu")
 
 
 correlate = differentiable(

@@ -177,15 +177,12 @@ class FoldedConv2d(Routed):
         if other is not None:
             other = other.to(dtype, memory_format=torch.channels_last)
         if (
-            window.taps > 1
+            (window.taps > 1 or dtype == torch.float32)
             and worth_last(x, conv.weight, None, window, conv.groups)
             and not convolution_last.unfit(x, conv.weight, conv.bias, window)
         ):
             self.took("native channels last")
-            y = convolution_last.packed(x, self.tiles(dtype), conv.out_channels, window, self.relu and other is None)
-            if other is not None:
-                y = y.add_(other)
-                y = y.relu_() if self.relu else y
+            y = convolution_last.packed(x, self.laid_out(dtype), conv.out_channels, window, other, self.relu)
         else:
             self.took("vendor fused bf16" if dtype == torch.bfloat16 else "vendor fused")
             y = self.by_vendor(x, other, (window.padding[::2], window.stride, window.dilation, conv.groups))
@@ -214,9 +211,9 @@ class FoldedConv2d(Routed):
         kept: tuple[Tensor, Tensor | None] = self.kept((x.shape, x.dtype, torch.get_num_threads()), pack)
         return kept
 
-    def tiles(self, dtype: torch.dtype) -> Tensor:
-        """The weights as Winograd's algorithm wants them for maps of this dtype."""
-        kept: Tensor = self.kept(("tiles", dtype), lambda weight, bias: convolution_last.pack(weight, bias, dtype))
+    def laid_out(self, dtype: torch.dtype) -> Tensor:
+        """The weights as our kernels want them for maps of this dtype."""
+        kept: Tensor = self.kept(("ours", dtype), lambda weight, bias: convolution_last.pack(weight, bias, dtype))
         return kept
 
     def kept(self, question: Any, pack: Callable[[Tensor, Tensor | None], Any]) -> Any:

@@ -25,6 +25,7 @@
 #include "winograd.h"
 #include "halves.h"
 #include "winograd_last.h"
+#include "pointwise.h"
 #include "norm.h"
 #include "norm_join.h"
 #include "pools.h"
@@ -42,7 +43,7 @@
 
 const twofold::Kernels& twofold::avx2_kernels() {
   static const Kernels table{"avx2", avx2::max_pool, avx2::max_pool_backward, avx2::convolution_kernels,
-      avx2::winograd_kernels, avx2::last::table,
+      avx2::winograd_kernels, avx2::last::table, avx2::last::pointwise,
       avx2::norm_kernels, avx2::norm_join_kernels<float>, avx2::norm_join_kernels<Half>,
       avx2::pool_kernels, avx2::depthwise_kernels, avx2::dense_kernels,
       avx2::recurrence_kernels};

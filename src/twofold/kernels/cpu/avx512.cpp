@@ -25,6 +25,7 @@
 #include "winograd.h"
 #include "halves.h"
 #include "winograd_last.h"
+#include "pointwise.h"
 #include "norm.h"
 #include "norm_join.h"
 #include "pools.h"
@@ -42,7 +43,7 @@
 
 const twofold::Kernels& twofold::avx512_kernels() {
   static const Kernels table{"avx512", avx512::max_pool, avx512::max_pool_backward, avx512::convolution_kernels,
-      avx512::winograd_kernels, avx512::last::table,
+      avx512::winograd_kernels, avx512::last::table, avx512::last::pointwise,
       avx512::norm_kernels, avx512::norm_join_kernels<float>, avx512::norm_join_kernels<Half>,
       avx512::pool_kernels, avx512::depthwise_kernels, avx512::dense_kernels,
       avx512::recurrence_kernels};

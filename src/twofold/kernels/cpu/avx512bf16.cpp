@@ -44,8 +44,8 @@ const twofold::WinogradTable<twofold::Half>& twofold::avx512bf16_winograd_last()
   return table;
 }
 
-const twofold::PointwiseKernels& twofold::avx512bf16_pointwise() {
-  static const PointwiseKernels table = avx512bf16::last::pointwise_kernels;
+const twofold::PointwiseTable<twofold::Half>& twofold::avx512bf16_pointwise() {
+  static const PointwiseTable<Half> table = avx512bf16::last::pointwise;
   return table;
 }
 

@@ -16,6 +16,7 @@
 #include "winograd.h"
 #include "halves.h"
 #include "winograd_last.h"
+#include "pointwise.h"
 #include "norm.h"
 #include "norm_join.h"
 #include "pools.h"
@@ -27,7 +28,7 @@
 
 const twofold::Kernels& twofold::base_kernels() {
   static const Kernels table{"base", base::max_pool, base::max_pool_backward, base::convolution_kernels,
-      base::winograd_kernels, base::last::table,
+      base::winograd_kernels, base::last::table, base::last::pointwise,
       base::norm_kernels, base::norm_join_kernels<float>, base::norm_join_kernels<Half>,
       base::pool_kernels, base::depthwise_kernels, base::dense_kernels,
       base::recurrence_kernels};

@@ -1,14 +1,15 @@
 // Convolution of maps that lie channels last, of float32 or bfloat16, as torch sees it.
 //
 //   3x3 taps, stride 1   Winograd's algorithm (winograd_last.h), forward and both gradients
-//   1x1 taps             matrix products: the maps are matrices already, pixels by channels. Of bfloat16 with an even number of channels
-//                        ours (pointwise.h), forward and dx; the others are PyTorch's, which does those best
+//   1x1 taps             matrix products (pointwise.h), for the maps are matrices already, pixels by channels: forward and dx, for bfloat16
+//                        of an even number of channels; dW is PyTorch's
 //
 // Weights are of float32, or for maps of bfloat16 of that; the gradient of 3x3 weights is summed in float32 and never rounded.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
@@ -147,48 +148,9 @@ std::tuple<Tensor, Tensor> dweight_of(const Tensor& x, const Tensor& dy, at::Int
   return {dweight, dbias};
 }
 
-// For use: the weights as the algorithm wants them for maps of float32, or half: of bfloat16; they need not be transformed with every batch.
-Tensor pack(const Tensor& weight, const Maybe& bias, bool half) {
-  TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3, "convolution_last_pack: expected 3x3 taps");
-  const Convolution c{weight.size(1), weight.size(0), 4, 4, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1};
-  const Tensor w = laid_out(weight), b = bias ? bias->to(at::kFloat).contiguous() : Tensor();
-  const auto packed = [&](const auto& way) {
-    const int64_t size = way.table.packed_size(c);
-    const Tensor kept = at::empty({size}, w.options().memory_format(at::MemoryFormat::Contiguous));
-    const Memory whole = pack_winograd(way, w.const_data_ptr<float>(), bias ? b.const_data_ptr<float>() : nullptr, false);
-    std::copy_n(whole.get(), size, kept.mutable_data_ptr<float>());
-    return kept;
-  };
-  return half ? packed(way_of<Half>(c)) : packed(way_of<float>(c));
-}
-
-Tensor convolution_packed(const Tensor& x, const Tensor& packed, int64_t filters, at::IntArrayRef geometry, bool relu) {
-  check_map(x, "x");
-  const Convolution c = checked(x.size(1), filters, x.size(2), x.size(3), geometry);
-  return by_kind(x, [&](auto kind) {
-    const auto way = way_of<decltype(kind)>(c);
-    TORCH_CHECK_VALUE(packed.scalar_type() == at::kFloat && packed.is_contiguous() && packed.numel() == way.table.packed_size(c),
-        "convolution_last_packed: expected the weights of ", filters, " filters of ", x.size(1), " channels, packed for ", x.scalar_type());
-    return convolved_packed(way, x, packed.const_data_ptr<float>(), relu);
-  });
-}
-
-// Products of matrices of bfloat16: x, pixels by channels, and weights, filters by channels (turned: channels by filters).
-Tensor pointwise(const Tensor& x, const Tensor& weight, bool turned, const Maybe& bias) {
-  const PointwiseKernels* found = pointwise_kernels();
-  TORCH_CHECK_VALUE(found, "convolution_last: needs a processor with AVX512_BF16");
-  const Pointwise way{*found, x.size(1), weight.size(turned ? 1 : 0)};
-  const Tensor seen = x.contiguous(), w = weight.to(at::kFloat).contiguous(), b = bias ? bias->to(at::kFloat).contiguous() : Tensor();
-  const Tensor y = HeldMemory::tensor({x.size(0), way.F}, x.scalar_type());
-  if (!x.size(0)) return y;
-  const Memory packed = way.pack(w.const_data_ptr<float>(), turned, bias ? b.const_data_ptr<float>() : nullptr);
-  way.forward(x.size(0), read<Half>(seen), packed.get(), write<Half>(y));
-  return y;
-}
-
 // The pixels that 1x1 taps with a stride see, as a matrix: pixels by channels.
-Tensor pixels(const Tensor& x, const Numbers& g) {
-  const Tensor seen = g[4] == 1 && g[5] == 1 ? x : x.slice(2, 0, x.size(2), g[4]).slice(3, 0, x.size(3), g[5]);
+Tensor pixels(const Tensor& x, int64_t down = 1, int64_t right = 1) {
+  const Tensor seen = down == 1 && right == 1 ? x : x.slice(2, 0, x.size(2), down).slice(3, 0, x.size(3), right);
   return seen.permute({0, 2, 3, 1}).reshape({-1, x.size(1)});
 }
 
@@ -196,8 +158,92 @@ Tensor maps(const Tensor& matrix, int64_t batch, int64_t P, int64_t Q) {
   return matrix.view({batch, P, Q, matrix.size(1)}).permute({0, 3, 1, 2});
 }
 
-// Whether the products of 1x1 taps are ours: of pairs of bfloat16.
-bool ours(const Tensor& x, int64_t summed) { return x.scalar_type() == at::kBFloat16 && summed % 2 == 0; }
+// Whether the products of 1x1 taps are ours: bfloat16 comes in pairs.
+bool ours(const Tensor& x, int64_t summed) { return x.scalar_type() == at::kFloat || summed % 2 == 0; }
+
+template <class Number>
+Pointwise<Number> pointwise_of(int64_t C, int64_t F) {
+  const PointwiseTable<Number>* found = pointwise_kernels<Number>();
+  TORCH_CHECK_VALUE(found, "convolution_last: needs a processor with AVX512_BF16");
+  TORCH_CHECK_VALUE((std::is_same_v<Number, float> || C % 2 == 0), "convolution_last: expected an even number of channels of bfloat16, got ", C);
+  return {*found, C, F};
+}
+
+// Products of matrices: pixels by channels, with weights that are packed already; plus another map and through ReLU, where asked for.
+template <class Number>
+Tensor multiplied_packed(const Pointwise<Number>& way, const Tensor& pixels, const float* packed, const Maybe& other, bool relu) {
+  const Tensor seen = pixels.contiguous(), y = HeldMemory::tensor({seen.size(0), way.F}, seen.scalar_type());
+  if (seen.size(0)) way.forward(seen.size(0), read<Number>(seen), packed, other ? read<Number>(*other) : nullptr, relu, write<Number>(y));
+  return y;
+}
+
+// The same of weights as they come: filters by channels, or turned, channels by filters.
+Tensor multiplied(const Tensor& pixels, const Tensor& weight, bool turned, const Maybe& bias) {
+  const Tensor w = weight.to(at::kFloat).contiguous(), b = bias ? bias->to(at::kFloat).contiguous() : Tensor();
+  return by_kind(pixels, [&](auto kind) {
+    const auto way = pointwise_of<decltype(kind)>(pixels.size(1), w.size(turned ? 1 : 0));
+    const Memory packed = way.pack(w.const_data_ptr<float>(), turned, bias ? b.const_data_ptr<float>() : nullptr);
+    return multiplied_packed(way, pixels, packed.get(), {}, false);
+  });
+}
+
+// For use: the weights as `convolution_packed` wants them for maps of float32, or half: of bfloat16.
+Tensor pack(const Tensor& weight, const Maybe& bias, bool half) {
+  TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == weight.size(3) && (weight.size(2) == 3 || weight.size(2) == 1),
+      "convolution_last_pack: expected 3x3 or 1x1 taps");
+  const bool whole = weight.size(2) == 3;
+  const Convolution c{weight.size(1), weight.size(0), 4, 4, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1};
+  const Tensor w = laid_out(weight), b = bias ? bias->to(at::kFloat).contiguous() : Tensor();
+  const auto kept = [&](int64_t size, const Memory& packed) {
+    const Tensor copy = at::empty({size}, w.options().memory_format(at::MemoryFormat::Contiguous));
+    std::copy_n(packed.get(), size, copy.mutable_data_ptr<float>());
+    return copy;
+  };
+  const auto packed = [&](auto kind) {
+    const float *from = w.const_data_ptr<float>(), *plus = bias ? b.const_data_ptr<float>() : nullptr;
+    if (whole) {
+      const auto way = way_of<decltype(kind)>(c);
+      return kept(way.table.packed_size(c), pack_winograd(way, from, plus, false));
+    }
+    const auto way = pointwise_of<decltype(kind)>(c.C, c.F);
+    return kept(way.table.packed_size(c.C, c.F), way.pack(from, false, plus));
+  };
+  return half ? packed(Half{}) : packed(float{});
+}
+
+// other: a map like y that is added, before the ReLU.
+Tensor convolution_packed(const Tensor& x, const Tensor& packed, int64_t filters, at::IntArrayRef geometry, const Maybe& other, bool relu) {
+  check_map(x, "x");
+  TORCH_CHECK_VALUE(geometry.size() == 10, "convolution_last_packed: expected 10 numbers of geometry, got ", geometry.size());
+  const auto expect = [&](int64_t size) {
+    TORCH_CHECK_VALUE(packed.scalar_type() == at::kFloat && packed.is_contiguous() && packed.numel() == size,
+        "convolution_last_packed: expected the weights of ", filters, " filters of ", x.size(1), " channels, packed for ", x.scalar_type());
+    return packed.const_data_ptr<float>();
+  };
+  if (other) {
+    check_map(*other, "the other map");
+    const std::vector<int64_t> size{x.size(0), filters, geometry[0], geometry[1]};
+    TORCH_CHECK_VALUE(other->sizes() == size && other->scalar_type() == x.scalar_type(), "convolution_last_packed: the other map and y differ");
+  }
+  if (geometry[2] == 1) {
+    const int64_t P = geometry[0], Q = geometry[1], down = geometry[4], right = geometry[5];
+    TORCH_CHECK_VALUE(geometry[3] == 1 && down >= 1 && right >= 1 && !geometry[6] && !geometry[7] && P == (x.size(2) - 1) / down + 1 &&
+        Q == (x.size(3) - 1) / right + 1, "convolution_last_packed: expected 1x1 taps without padding, and one output for each step");
+    return by_kind(x, [&](auto kind) {
+      const auto way = pointwise_of<decltype(kind)>(x.size(1), filters);
+      const float* weights = expect(way.table.packed_size(x.size(1), filters));
+      const Maybe beside = other ? Maybe(pixels(*other).contiguous()) : Maybe();
+      return maps(multiplied_packed(way, pixels(x, down, right), weights, beside, relu), x.size(0), P, Q);
+    });
+  }
+  const Convolution c = checked(x.size(1), filters, x.size(2), x.size(3), geometry);
+  return by_kind(x, [&](auto kind) {
+    const auto way = way_of<decltype(kind)>(c);
+    const Tensor y = convolved_packed(way, x, expect(way.table.packed_size(c)), relu && !other);
+    if (other) y.add_(*other);
+    return relu && other ? y.relu_() : y;
+  });
+}
 
 Tensor matrix_of(const Tensor& weight, const Tensor& like) { return weight.flatten(1).to(like.scalar_type()); }
 
@@ -206,9 +252,9 @@ Tensor convolved(const Tensor& x, const Tensor& weight, const Maybe& bias, const
     static const auto compute = c10::Dispatcher::singleton().findSchemaOrThrow("twofold::convolution_last", "").typed<decltype(convolution)>();
     return compute.call(x, weight, bias, g, false);
   }
-  const Tensor seen = pixels(x, g);
+  const Tensor seen = pixels(x, g[4], g[5]);
   const auto product = [&] {
-    if (ours(x, x.size(1))) return pointwise(seen, weight.flatten(1), false, bias);
+    if (ours(x, x.size(1))) return multiplied(seen, weight.flatten(1), false, bias);
     const Tensor w = matrix_of(weight, x).t();
     return bias ? at::addmm(bias->to(x.scalar_type()), seen, w) : at::mm(seen, w);
   };
@@ -236,17 +282,23 @@ struct ConvolveLast : torch::autograd::Function<ConvolveLast> {
       if (ctx->needs_input_grad(0)) found[0] = dx_of(dy, weight, g, x.size(2), x.size(3));
       if (ctx->needs_input_grad(1)) std::tie(found[1], found[2]) = dweight_of(x, dy, g, with_bias);
     } else {
-      const Tensor d = pixels(dy, {0, 0, 1, 1, 1, 1});
+      const Tensor d = pixels(dy);
       if (ctx->needs_input_grad(0)) {
-        const Tensor dx = ours(d, d.size(1)) ? pointwise(d, weight.flatten(1), true, {}) : at::mm(d, matrix_of(weight, x));
+        const Tensor dx = ours(d, d.size(1)) ? multiplied(d, weight.flatten(1), true, {}) : at::mm(d, matrix_of(weight, x));
         found[0] = spread(dx, x, g);
       }
-      if (ctx->needs_input_grad(1)) found[1] = at::mm(d.t(), pixels(x, g)).view(weight.sizes());
+      if (ctx->needs_input_grad(1)) found[1] = pointwise_dweight(x, dy, d, weight, g);
     }
     if (with_bias && !found[2].defined()) found[2] = dy.sum({0, 2, 3}, false, at::kFloat);
     if (found[1].defined()) found[1] = found[1].to(weight.scalar_type());
     if (found[2].defined()) found[2] = found[2].to(bias.scalar_type());
     return found;
+  }
+  // PyTorch's: for float by oneDNN, whose products are the fastest on every processor; those of bfloat16 need no other layout.
+  static Tensor pointwise_dweight(const Tensor& x, const Tensor& dy, const Tensor& d, const Tensor& weight, const Numbers& g) {
+    if (x.scalar_type() != at::kFloat) return at::mm(d.t(), pixels(x, g[4], g[5])).view(weight.sizes());
+    const int64_t none[] = {0, 0}, once[] = {1, 1}, step[] = {g[4], g[5]};
+    return std::get<1>(at::convolution_backward(dy, x, weight, {}, step, none, once, false, none, 1, {false, true, false}));
   }
   // dx of 1x1 taps: 0 at pixels that a stride leaves out.
   static Tensor spread(const Tensor& matrix, const Tensor& x, const Numbers& g) {
@@ -289,7 +341,7 @@ TORCH_LIBRARY_FRAGMENT(twofold, m) {
   m.def("convolution_last_dx(Tensor dy, Tensor weight, int[] geometry, int height, int width) -> Tensor");
   m.def("convolution_last_dweight(Tensor x, Tensor dy, int[] geometry, bool bias) -> (Tensor, Tensor)");
   m.def("convolution_last_pack(Tensor weight, Tensor? bias, bool half) -> Tensor");
-  m.def("convolution_last_packed(Tensor x, Tensor packed, int filters, int[] geometry, bool relu) -> Tensor");
+  m.def("convolution_last_packed(Tensor x, Tensor packed, int filters, int[] geometry, Tensor? other, bool relu) -> Tensor");
   m.def("convolve_last(Tensor x, Tensor weight, Tensor? bias, int[] geometry) -> Tensor", twofold::convolve);
 }
 

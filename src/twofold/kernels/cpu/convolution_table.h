@@ -80,13 +80,16 @@ struct WinogradTable {
 };
 using WinogradKernels = WinogradTable<float>;
 
-// 1x1 taps on maps of bfloat16 that lie channels last (pointwise.h), C channels, an even number, and F filters,
-// which come in panels.
-struct PointwiseKernels {
+// 1x1 taps on maps of float or Half that lie channels last (pointwise.h), C channels (of Half an even number), and F filters, which come
+// in panels.
+template <class Number>
+struct PointwiseTable {
   int64_t panel;
   int64_t (*packed_size)(int64_t C, int64_t F);
   void (*pack)(int64_t C, int64_t F, const float* weight, bool turned, const float* bias, int64_t begin, int64_t end, float* packed);
-  void (*forward)(int64_t C, int64_t F, int64_t pixels, const Half* x, const float* packed, int64_t begin, int64_t end, Half* y);
+  // other, or null: a map like y that is added, before the ReLU
+  void (*forward)(int64_t C, int64_t F, int64_t pixels, const Number* x, const float* packed, int64_t begin, int64_t end,
+      const Number* other, bool relu, Number* y);
 };
 
 // Products of numbers rounded to bfloat16, summed in float32: where the compiler knows the instruction. Whether the
@@ -95,7 +98,7 @@ struct PointwiseKernels {
 #define TWOFOLD_BF16 1
 const WinogradTable<float>& avx512bf16_winograd();
 const WinogradTable<Half>& avx512bf16_winograd_last();
-const PointwiseKernels& avx512bf16_pointwise();
+const PointwiseTable<Half>& avx512bf16_pointwise();
 #endif
 
 }  // namespace twofold

@@ -1,4 +1,4 @@
-// 1x1 taps on maps of bfloat16 that lie channels last (pointwise.h), shared out among torch's threads.
+// 1x1 taps on maps that lie channels last (pointwise.h), shared out among torch's threads.
 //
 // Each thread takes its own pixels, few enough that what it reads of the map stays in its second cache while the panels of weights go
 // by; where there are few pixels, its own panels, too.
@@ -9,16 +9,22 @@ namespace twofold {
 
 constexpr int64_t kPixelFloats = 1 << 17;  // of the map, that a thread reads again and again
 
-// The kernels, or null where this processor has none.
-inline const PointwiseKernels* pointwise_kernels() {
+// The kernels for maps of float or Half, or null where this processor has none.
+template <class Number>
+const PointwiseTable<Number>* pointwise_kernels() {
+  if constexpr (std::is_same_v<Number, float>) {
+    return &kernels().pointwise;
+  } else {
 #if TWOFOLD_BF16
-  if (winograd_reduces()) return &avx512bf16_pointwise();
+    if (winograd_reduces()) return &avx512bf16_pointwise();
 #endif
-  return nullptr;
+    return nullptr;
+  }
 }
 
+template <class Number>
 struct Pointwise {
-  const PointwiseKernels& table;
+  const PointwiseTable<Number>& table;
   int64_t C, F;
 
   int64_t panels() const { return (F + table.panel - 1) / table.panel; }
@@ -36,8 +42,9 @@ struct Pointwise {
     return packed;
   }
 
-  void forward(int64_t pixels, const Half* x, const float* packed, Half* y) const {
-    const int64_t threads = at::get_num_threads(), most = std::clamp<int64_t>(2 * kPixelFloats / C, 48, 2048);
+  void forward(int64_t pixels, const Number* x, const float* packed, const Number* other, bool relu, Number* y) const {
+    constexpr int64_t numbers = kPixelFloats * static_cast<int64_t>(sizeof(float) / sizeof(Number));
+    const int64_t threads = at::get_num_threads(), most = std::clamp<int64_t>(numbers / C, 48, 2048);
     int64_t blocks = (pixels + most - 1) / most;
     if (blocks > 1) blocks = (blocks + threads - 1) / threads * threads;  // all threads alike
     const int64_t block = (pixels + blocks - 1) / blocks;
@@ -47,7 +54,7 @@ struct Pointwise {
         const int64_t first = item / groups * block;
         const Part part{item % groups, groups};
         table.forward(C, F, std::min(block, pixels - first), x + first * C, packed, part.begin(panels()), part.end(panels()),
-            y + first * F);
+            other ? other + first * F : nullptr, relu, y + first * F);
       }
     });
   }

@@ -26,6 +26,7 @@ struct Kernels {
       const Window&, int64_t maps, const float* dy, const void* winner, int tap_bytes, const int64_t* offset, float* dx);
   ConvolutionKernels convolution;
   WinogradKernels winograd, winograd_last;
+  PointwiseTable<float> pointwise;
   NormKernels norm;
   NormJoinKernels<float> norm_join;
   NormJoinKernels<Half> norm_join_half;
