@@ -68,6 +68,7 @@ __attribute__((always_inline)) inline void add_rows(const float* seen, int64_t s
     Vector w[V];
     TWOFOLD_UNROLL
     for (int v = 0; v < V; ++v) w[v] = Vector::load(d + v * Vector::lanes);
+    __builtin_prefetch(seen + CB * (step + cell));  // of the rows to come, which lie behind these
     TWOFOLD_UNROLL
     for (int n = 0; n < CB; ++n) {
       const Vector x = Vector::every(third[n / 3][n % 3 * step]);
