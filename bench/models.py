@@ -9,18 +9,20 @@ given pictures and weights in both layouts, and the fastest of each is compared.
 asserted and said.
 
 --alone: then the fastest of each once more, each in three processes of its own, as in use: what one gives back to the C library the other
-cannot have there. With the page faults of a run.
+cannot have there. With the page faults of a run, and the largest memory that the process had.
 """
 
 import argparse
 import gc
+import math
 import os
 import resource
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -178,32 +180,45 @@ def expect_equal(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
 
 
 def in_this_process(net: Net, training: bool, reduced: bool, way: str, rounds: int) -> None:
-    """Prints the median seconds of one way, and its page faults."""
+    """Prints the median seconds of one way, its page faults, and the peak of the process in gigabytes."""
     ways, models = contenders(net, training, reduced)
     run = ways.pop(way)
     for other in [name for name in models if models[name] is not models[way]]:
         del models[other]
     ways.clear()
+    gc.collect()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     for _ in range(3):
         run()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     taken = seconds({way: run}, rounds, warm_up=0)[way]
-    print(taken, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // rounds)
+    print(taken, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // rounds, peak())
+
+
+def peak() -> float:
+    """Gigabytes; nan where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 2**20
+    return math.nan
 
 
 def alone(row: str, mine: str, best: str, rounds: int) -> str:
     """The ratio of both, each in processes of its own, in turn."""
-    found: dict[str, list[tuple[float, int]]] = {mine: [], best: []}
+    found: dict[str, list[tuple[float, float, float]]] = {mine: [], best: []}
     for _ in range(3):
         for way, runs in found.items():
             command = [sys.executable, __file__, "--only", row, "--way", way, "--rounds", str(max(rounds, 7))]
             said = subprocess.run([*command, "--threads", str(torch.get_num_threads())], capture_output=True, text=True, check=True)
-            taken, count = said.stdout.splitlines()[-1].split()
-            runs.append((float(taken), int(count)))
-    medians = {way: statistics.median(taken for taken, _ in runs) for way, runs in found.items()}
-    faults = {way: statistics.median(count for _, count in runs) for way, runs in found.items()}
-    each = "   ".join(f"{way} {1e3 * medians[way]:.1f} ms, {faults[way]:.0f} page faults" for way in found)
-    return f"    alone: ratio {medians[best] / medians[mine]:.2f}   {each}"
+            taken, faults, most = map(float, said.stdout.splitlines()[-1].split())
+            runs.append((taken, faults, most))
+    middle = {way: [statistics.median(numbers) for numbers in zip(*runs, strict=True)] for way, runs in found.items()}
+    each = "   ".join(
+        f"{way} {1e3 * taken:.1f} ms, {faults:.0f} page faults, {most:.2f} GB" for way, (taken, faults, most) in middle.items()
+    )
+    return f"    alone: ratio {middle[best][0] / middle[mine][0]:.2f}   {each}"
 
 
 def report(net: Net, training: bool, reduced: bool, rounds: int, apart: bool) -> None:

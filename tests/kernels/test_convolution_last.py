@@ -242,7 +242,7 @@ def test_under_autocast_layers_of_maps_that_lie_channels_last_take_it():
     assert ROUTE not in [layer.last_route for layer in model if hasattr(layer, "last_route")]
 
 
-@needs_library
+@pytest.mark.skipif(kernels.instruction_set() not in ("avx2", "avx512"), reason="the rule is for AVX2 and AVX-512")
 @pytest.mark.parametrize("window", [THREE, ONE])
 def test_float32_takes_it_unless_bfloat16_is_allowed_and_faster(window, monkeypatch):
     model, x = net(), torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twofold import kernels
 from twofold.kernels import convolution, convolution_last, depthwise, nodes
 from twofold.layers.differentiable import Native, Other, differentiable
 from twofold.layers.forms import bf16_autocast, bf16_faster, bf16_ours, bf16_permitted
@@ -188,8 +189,8 @@ def worth_rounding(x_BCH: Tensor, weight_FCi: Tensor, bias_F: Tensor | None, win
 def worth_last(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, window: Window, groups: int = 1) -> bool:
     """Whether the compiled form for maps that lie channels last is known to be the fastest.
 
-    PyTorch's products of 1x1 taps are as fast, but write to memory that is fresh (kernels/__init__.py, release_memory). In float32 nothing is
-    known where bfloat16 is allowed and faster.
+    PyTorch's products of 1x1 taps are as fast, but write to memory that is fresh (kernels/__init__.py, release_memory). In float32
+    nothing is known where bfloat16 is allowed and faster; and without AVX2 ours take twice as long.
     """
     if window.axes != 2 or groups > 1 or min(weight_FCij.shape[:2]) < 32:
         return False
@@ -198,7 +199,9 @@ def worth_last(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, windo
         return False
     if x_BCHW.dtype == torch.bfloat16:
         return bf16_ours()
-    return not (bf16_permitted() and bf16_faster()) and not torch.is_autocast_enabled("cpu")
+    if (bf16_permitted() and bf16_faster()) or torch.is_autocast_enabled("cpu"):
+        return False
+    return kernels.instruction_set() in ("avx2", "avx512")
 
 
 correlate = differentiable(

@@ -4,9 +4,9 @@
     W'[f] = W[f] r[f]        b'[f] = (b[f] - m[f]) r[f] + shift[f]                   m, v: the running statistics
 
 In use the statistics stand still, so the two linear maps are one. The sum with another map (a shortcut), or the ReLU behind it, is done
-while a number is in its register. What is left to choose is the layout, for the whole net: channels last, 3x3 taps by Winograd's algorithm
-and others by oneDNN, which sums or rectifies; or channels first by the layers' own routes. Both are tried on the first input of a size, and
-the faster is kept; without measuring (measured.py) channels last.
+while a number is in its register. What is left to choose is the layout, for the whole net: channels last, 3x3 taps by Winograd's algorithm,
+1x1 in float32 by products of our own, others by oneDNN, which sums or rectifies, too; or channels first by the layers' own routes. Both
+are tried on the first input of a size, and the faster is kept; without measuring (measured.py) channels last.
 
 With `precision("bf16")` and channels last, what only convolutions and max pooling read stays in bfloat16, where that is faster here.
 
