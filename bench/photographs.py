@@ -22,6 +22,9 @@ CLASSES, PHOTOGRAPHS, TESTED = 5, 40, 5
 
 
 def main() -> None:
+    if len(sys.argv) < 2:
+        print("not measured: it needs photographs of yours, python bench/photographs.py FOLDER")
+        return
     print(machine())
     with tempfile.TemporaryDirectory() as place:
         photographs, run = Path(place) / "photographs", Path(place) / "run"
