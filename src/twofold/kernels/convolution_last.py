@@ -1,4 +1,4 @@
-"""Convolution of maps that lie channels last, compiled (cpu/winograd_last.h): the law of space/convolution.py.
+"""Convolution of maps that lie channels last, compiled (cpu/winograd_last.h, cpu/pointwise.h): the law of space/convolution.py.
 
 3x3 taps with stride 1 go by Winograd's algorithm, forward and both gradients; 1x1 taps are matrix products. Neither has to turn the
 maps around. Maps are float32, or bfloat16: their products are of bfloat16, too, and summed in float32. With them, weights may be of

@@ -190,7 +190,7 @@ def worth_last(x_BCHW: Tensor, weight_FCij: Tensor, bias_F: Tensor | None, windo
     """Whether the compiled form for maps that lie channels last is known to be the fastest.
 
     PyTorch's products of 1x1 taps are as fast, but write to memory that is fresh (kernels/__init__.py, release_memory). In float32
-    nothing is known where bfloat16 is allowed and faster; and without AVX2 ours take twice as long.
+    nothing is known where bfloat16 is allowed and faster; and without AVX2 ours are far slower.
     """
     if window.axes != 2 or groups > 1 or min(weight_FCij.shape[:2]) < 32:
         return False

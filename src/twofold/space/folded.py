@@ -177,7 +177,7 @@ class FoldedConv2d(Routed):
         if other is not None:
             other = other.to(dtype, memory_format=torch.channels_last)
         if (
-            (window.taps > 1 or dtype == torch.float32)
+            (window.taps > 1 or dtype == torch.float32)  # 1x1 of bfloat16 is left to oneDNN: as fast by itself, in use not measured
             and worth_last(x, conv.weight, None, window, conv.groups)
             and not convolution_last.unfit(x, conv.weight, conv.bias, window)
         ):

@@ -3,16 +3,30 @@
 namespace twofold {
 namespace TWOFOLD_SET {
 
-// Forward: T tiles by V vectors of filters, summed over the cells of channels, and added to `to` [tile][V lanes], unless that is fresh:
-// then it holds nothing yet.
+// A tile of sums [item][V lanes] as memory has it, or 0 where that is fresh: then it holds nothing yet.
+template <int N, int V>
+__attribute__((always_inline)) inline void begin_sums(const float* from, bool fresh, Vector (&sum)[N][V]) {
+  TWOFOLD_UNROLL
+  for (int n = 0; n < N; ++n) {
+    TWOFOLD_UNROLL
+    for (int v = 0; v < V; ++v) sum[n][v] = fresh ? Vector::zero() : Vector::load(from + (n * V + v) * Vector::lanes);
+  }
+}
+
+template <int N, int V>
+__attribute__((always_inline)) inline void store_sums(const Vector (&sum)[N][V], float* to) {
+  TWOFOLD_UNROLL
+  for (int n = 0; n < N; ++n) {
+    TWOFOLD_UNROLL
+    for (int v = 0; v < V; ++v) sum[n][v].store(to + (n * V + v) * Vector::lanes);
+  }
+}
+
+// Forward: T tiles by V vectors of filters, summed over the cells of channels, and added to `to` [tile][V lanes] unless that is fresh.
 template <int T, int V>
 void product_tile(const float* seen, int64_t step, const float* weight, int64_t rows, bool fresh, float* to) {
   Vector sum[T][V];
-  TWOFOLD_UNROLL
-  for (int t = 0; t < T; ++t) {
-    TWOFOLD_UNROLL
-    for (int v = 0; v < V; ++v) sum[t][v] = fresh ? Vector::zero() : Vector::load(to + (t * V + v) * Vector::lanes);
-  }
+  begin_sums<T, V>(to, fresh, sum);
   for (int64_t row = 0; row < rows; ++row, seen += step, weight += V * Vector::lanes) {
     Vector w[V];
     TWOFOLD_UNROLL
@@ -24,11 +38,7 @@ void product_tile(const float* seen, int64_t step, const float* weight, int64_t 
       for (int v = 0; v < V; ++v) add_cells(sum[t][v], cell, w[v]);
     }
   }
-  TWOFOLD_UNROLL
-  for (int t = 0; t < T; ++t) {
-    TWOFOLD_UNROLL
-    for (int v = 0; v < V; ++v) sum[t][v].store(to + (t * V + v) * Vector::lanes);
-  }
+  store_sums<T, V>(sum, to);
 }
 
 using ProductTile = void (*)(const float*, int64_t, const float*, int64_t, bool, float*);
@@ -85,17 +95,9 @@ __attribute__((always_inline)) inline void add_rows(const float* seen, int64_t s
 template <int CB, int V>
 void sum_tile(const float* seen, int64_t step, const float* d, int64_t cells, bool fresh, float* sums) {
   Vector sum[CB][V];
-  TWOFOLD_UNROLL
-  for (int n = 0; n < CB; ++n) {
-    TWOFOLD_UNROLL
-    for (int v = 0; v < V; ++v) sum[n][v] = fresh ? Vector::zero() : Vector::load(sums + (n * V + v) * Vector::lanes);
-  }
+  begin_sums<CB, V>(sums, fresh, sum);
   add_rows<CB, V>(seen, step, d, cells, sum);
-  TWOFOLD_UNROLL
-  for (int n = 0; n < CB; ++n) {
-    TWOFOLD_UNROLL
-    for (int v = 0; v < V; ++v) sum[n][v].store(sums + (n * V + v) * Vector::lanes);
-  }
+  store_sums<CB, V>(sum, sums);
 }
 
 template <int V>
